@@ -1,0 +1,1 @@
+"""Where people talk to the twin. No SQL, no vectors, no training, never torch."""

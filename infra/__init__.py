@@ -1,0 +1,1 @@
+"""Machines, not people: settings, files, processes, queues and the voice engine."""

@@ -1,0 +1,34 @@
+"""Every error that Understudy raises on purpose.
+
+    UnderstudyError
+    ├── UserMistake       what the operator or member gave cannot be used; the message says what to do
+    ├── ServiceTrouble    something we depend on failed; `permanent` says whether trying again can help
+    └── Refused           a safety rule said no; `reason` is the sentence that people read
+
+The first argument is always one sentence for a person. Only `infra/cli` and the HTTP edge turn them into exit codes
+and status codes.
+"""
+
+
+class UnderstudyError(Exception):
+    """Base of all errors whose message is meant for a person."""
+
+
+class UserMistake(UnderstudyError):
+    """Settings, arguments or files that cannot be used as they are."""
+
+
+class ServiceTrouble(UnderstudyError):
+    """A file system, model, index, broker or platform failed."""
+
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+
+
+class Refused(UnderstudyError):
+    """A rule that protects people or data declined to go on."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

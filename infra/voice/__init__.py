@@ -1,0 +1,1 @@
+"""The voice: a base model, plus at most one adapter, being served."""

@@ -1,0 +1,64 @@
+"""Plain values that go into a voice and come out of it. Nothing here knows llama.cpp, HTTP or people."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a conversation as chat templates know it."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen; the same names, ranges and meaning as OpenAI's chat completions.
+
+    `temperature` 0 is greedy. `seed` None draws one. `stop` texts end the answer and are not part of it.
+    `repeat_penalty` is llama.cpp's, over the last 64 tokens; 1.0 switches it off.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+    max_tokens: int = 256
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    repeat_penalty: float = 1.0
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How an answer ended and what it cost. Times in milliseconds since the request was accepted."""
+
+    reason: FinishReason
+    voice: str
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    queue_ms: float
+    first_token_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of an answer: whole characters, never half of one. The last piece carries `finish`."""
+
+    text: str
+    finish: Finish | None = None
+
+
+class Voice(Protocol):
+    """Anything that can speak: the engine in this process or a server behind HTTP."""
+
+    def stream(self, turns: Sequence[Turn], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+        """Pieces of the answer as they come; closing the generator cancels the request and frees its place.
+
+        Raises ServiceTrouble when the queue is full or the voice fails, UserMistake when the prompt cannot fit.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""What the twin knows: the only owner of personal data."""

@@ -1,0 +1,191 @@
+"""The frozen values of memory: who said what, where, when and on what terms.
+
+Nothing here does I/O, knows a platform's library or a storage's ids. Ids are text and are derived from what they
+name, so that the same message, exchange or passage has the same id on every machine and in every run.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+# uuid5 namespace of everything Understudy names; changing it would orphan every index.
+NAMESPACE = uuid.UUID("6f1f5d1e-0d3b-5d52-9a57-0a5d6c3e7b11")
+
+Role = Literal["creator", "teacher", "member", "twin", "bot"]
+Visibility = Literal["public", "members", "private"]
+
+
+class Source(StrEnum):
+    """Where an event came from; `memory/provenance.py` says what each may be used for."""
+
+    CREATOR_SURFACE = "creator-surface"
+    CREATOR_DOCUMENT = "creator-document"
+    CREATOR_QA = "creator-qa"
+    CREATOR_ARCHIVE = "creator-archive"
+    CHAT_EXPORT = "chat-export"
+    DISCORD_API = "discord-api"
+    TELEGRAM_DIRECT = "telegram-direct"
+    TELEGRAM_GROUP = "telegram-group"
+    TWIN = "twin"
+
+
+class Kind(StrEnum):
+    """What happened."""
+
+    MESSAGE = "message"
+    EDIT = "edit"
+    DELETION = "deletion"
+    REACTION = "reaction"
+    VOTE = "vote"
+    CONSENT = "consent"
+    IMPORT = "import"
+    EXCHANGE = "exchange"
+    PASSAGE = "passage"
+    QUESTION = "question"
+    ANSWER = "answer"
+    DISMISSAL = "dismissal"
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody on a platform, known by id; the name is only for showing."""
+
+    platform: str
+    id: str
+    name: str = ""
+    role: Role = "member"
+
+    @property
+    def key(self) -> str:
+        return f"{self.platform}:{self.id}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A channel, group, topic, thread or terminal. `thread` is empty where the platform has none."""
+
+    platform: str
+    id: str
+    thread: str = ""
+    name: str = ""
+    community: str = "main"
+    visibility: Visibility = "public"
+
+    @property
+    def key(self) -> str:
+        return f"{self.platform}:{self.id}:{self.thread}" if self.thread else f"{self.platform}:{self.id}"
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message. `mentions` are person keys; `reply_to` is a message id in the same place; times are aware."""
+
+    id: str
+    person: Person
+    place: Place
+    at: datetime
+    text: str
+    reply_to: str | None = None
+    mentions: tuple[str, ...] = ()
+    revision: int = 0
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A question and the creator's answer to it. `asker` is None when nobody in particular asked.
+
+    `source` is where the answer came from and `question_source` where the question did; training needs both to be
+    eligible. `question_ids` and `answer_ids` are message ids when it was paired from a conversation. `pairing` says
+    which rule paired it ("given" when it came as a pair).
+    """
+
+    id: str
+    question: str
+    answer: str
+    author: Person
+    place: Place
+    at: datetime
+    source: Source
+    question_source: Source
+    asker: Person | None = None
+    question_ids: tuple[str, ...] = ()
+    answer_ids: tuple[str, ...] = ()
+    pairing: Literal["given", "reply", "thread", "mention", "near"] = "given"
+    title: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Piece number `position` of a creator's document, with the heading it stands under."""
+
+    id: str
+    document: str
+    position: int
+    heading: str
+    text: str
+    author: Person
+    place: Place
+    at: datetime
+    source: Source
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the journal. The first five fields identify it: the same five never count twice.
+
+    `payload` is JSON: what `memory/codec.py` makes of the value that the kind carries.
+    """
+
+    platform: str
+    place: str
+    message_id: str
+    kind: Kind
+    revision: int
+    author: Person
+    source: Source
+    at: datetime
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Note:
+    """What recall hands to the model: an exchange or passage, where it is from and how well it fits (0 to 1)."""
+
+    id: str
+    kind: Literal["exchange", "passage"]
+    text: str
+    score: float
+    source: str
+    at: datetime
+    question: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the twin said and how it came about; the journal keeps all of it.
+
+    `outcome`: "answered", "abstained" (went to the inbox), "declined" (policy said no) or "failed".
+    `timings_ms` has recall, queue, first_token and total.
+    """
+
+    id: str
+    question_id: str
+    text: str
+    outcome: Literal["answered", "abstained", "declined", "failed"]
+    reason: str
+    notes: tuple[Note, ...]
+    voice: str
+    prompt_sha256: str
+    timings_ms: Mapping[str, float]
+
+
+def name_uuid(*parts: str) -> str:
+    """The id of whatever `parts` name, the same everywhere and always."""
+    return str(uuid.uuid5(NAMESPACE, "\x1f".join(parts)))
