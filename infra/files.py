@@ -30,7 +30,9 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         sync_folder(path.parent)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise ServiceTrouble(f"Could not write {str(path)!r}: {error.strerror}. Free some space or check its owner.") from error
+        raise ServiceTrouble(
+            f"Could not write {str(path)!r}: {error.strerror}. Free some space or check its owner."
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -65,7 +67,11 @@ def sha256_of(path: Path) -> str:
 
 def finish_folder(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write `manifest.json`, with the sha256 of every other file in `folder`, as the last act of filling it."""
-    files = {str(p.relative_to(folder)): sha256_of(p) for p in sorted(folder.rglob("*")) if p.is_file() and p.name != MANIFEST}
+    files = {
+        str(p.relative_to(folder)): sha256_of(p)
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != MANIFEST
+    }
     write_json(folder / MANIFEST, {**manifest, "files": files})
 
 
@@ -84,7 +90,9 @@ def verify_folder(folder: Path) -> dict[str, Any]:
         path = folder / name
         found = sha256_of(path) if path.is_file() else "no file"
         if found != expected:
-            raise ServiceTrouble(f"{str(path)!r} changed: expected sha256 {expected[:12]}, found {found[:12]}.", permanent=True)
+            raise ServiceTrouble(
+                f"{str(path)!r} changed: expected sha256 {expected[:12]}, found {found[:12]}.", permanent=True
+            )
     return manifest
 
 

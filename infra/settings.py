@@ -1,0 +1,317 @@
+"""Settings: `understudy.toml`, then `UNDERSTUDY_*`, then `UNDERSTUDY_*_FILE` for secrets; refused early, in sentences.
+
+The only module that reads the environment. `load_settings(home)` returns one frozen value that is passed down; nothing
+is read again later. `home` is the folder that holds `understudy.toml`; relative paths are meant from there.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from infra.errors import UserMistake
+from infra.presets import PRESETS, Preset, PresetName
+
+CONFIG = "understudy.toml"
+PREFIX = "UNDERSTUDY_"
+# Words that people leave in a secret's place; a server protected by one of them is not protected.
+PLACEHOLDERS = {"changeme", "change-me", "change_me", "secret", "password", "token", "your-token-here", "xxx", "todo"}
+
+Language = Literal["en", "zh-CN", "zh-TW"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CreatorSettings(Section):
+    """Who the twin stands in for. `ids` are `platform:id`, for example `telegram:12345`; names prove nothing."""
+
+    name: Annotated[str, Field(min_length=1, max_length=80)]
+    ids: tuple[str, ...] = ()
+    language: Language = "en"
+    about: Annotated[str, Field(max_length=600)] = ""
+
+    @field_validator("ids")
+    @classmethod
+    def _ids_name_a_platform(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
+        for each in ids:
+            platform, _, identity = each.partition(":")
+            if not platform or not identity:
+                raise ValueError(f"{each!r} must be PLATFORM:ID, for example 'telegram:12345'")
+        return ids
+
+
+class JournalSettings(Section):
+    """Empty `url` means SQLite in the data folder; otherwise postgresql+psycopg://user:password@host/database."""
+
+    url: str = ""
+
+
+class IndexSettings(Section):
+    """Empty `url` means the Qdrant engine inside this process; otherwise the address of a Qdrant server."""
+
+    url: str = ""
+    api_key: SecretStr | None = None
+
+
+class QueueSettings(Section):
+    """Empty `url` means a folder as broker; otherwise redis://host:port/0."""
+
+    url: str = ""
+
+
+class ApiSettings(Section):
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8321
+    token: SecretStr | None = None
+
+    @property
+    def loopback(self) -> bool:
+        return self.host in {"127.0.0.1", "localhost", "::1"}
+
+
+class RecallSettings(Section):
+    """`threshold` is the least confidence, 0 to 1, with which the twin answers; None takes the calibrated one."""
+
+    limit: Annotated[int, Field(ge=1, le=10)] = 2
+    budget_tokens: Annotated[int, Field(ge=50, le=8000)] = 320
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class VoiceSettings(Section):
+    """`url` names another OpenAI-compatible server to speak through; `threads` 0 takes every core."""
+
+    url: str = ""
+    token: SecretStr | None = None
+    threads: Annotated[int, Field(ge=0, le=256)] = 0
+    streams: Annotated[int, Field(ge=1, le=64)] = 8
+    queue: Annotated[int, Field(ge=1, le=4096)] = 32
+    context_tokens: Annotated[int, Field(ge=512, le=131072)] = 2048
+    max_tokens: Annotated[int, Field(ge=8, le=4096)] = 160
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.3
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+
+
+class TrainingSettings(Section):
+    """What is left out comes from the preset. `max_minutes` bounds one training stage; 0 is no bound."""
+
+    epochs: Annotated[int, Field(ge=1, le=20)] | None = None
+    learning_rate: Annotated[float, Field(gt=0, lt=0.1)] | None = None
+    rank: Annotated[int, Field(ge=1, le=256)] | None = None
+    alpha: Annotated[int, Field(ge=1, le=1024)] | None = None
+    max_length: Annotated[int, Field(ge=64, le=8192)] | None = None
+    tokens: Annotated[int, Field(ge=1000)] | None = None
+    max_minutes: Annotated[float, Field(ge=0)] = 0
+    seed: int = 20
+    least_rows: Annotated[int, Field(ge=2)] = 40
+    validation_share: Annotated[float, Field(ge=0.1, le=0.2)] = 0.15
+    heldout: Annotated[int, Field(ge=10, le=1000)] = 48
+    weekly: bool = True
+
+
+class DiscordPermission(Section):
+    """The permission that Discord gave this operator to train on what the bot read, as its policy 21 asks."""
+
+    reference: Annotated[str, Field(min_length=3)]
+    date: date
+
+
+class PermissionSettings(Section):
+    discord_training: DiscordPermission | None = None
+
+
+class CustomModel(Section):
+    """The models of preset `custom`; see `infra/presets.py` for the three ways to name one."""
+
+    base: str
+    gguf: str
+    trainable: str = ""
+    embedder: str
+
+
+class Settings(BaseSettings):
+    """Everything an operator decides. Frozen; unknown keys are errors."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix=PREFIX, env_nested_delimiter="__")
+
+    home: Path
+    data: Path = Path("data")
+    preset: PresetName = "tiny"
+    creator: CreatorSettings
+    journal: JournalSettings = JournalSettings()
+    index: IndexSettings = IndexSettings()
+    queue: QueueSettings = QueueSettings()
+    api: ApiSettings = ApiSettings()
+    recall: RecallSettings = RecallSettings()
+    voice: VoiceSettings = VoiceSettings()
+    training: TrainingSettings = TrainingSettings()
+    permissions: PermissionSettings = PermissionSettings()
+    custom: CustomModel | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file; a secret's file wins over a secret in the environment."""
+        return (SecretFiles(settings_cls), Variables(settings_cls), init_settings)
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        for name, secret in (
+            ("api.token", self.api.token),
+            ("index.api_key", self.index.api_key),
+            ("voice.token", self.voice.token),
+        ):
+            refuse_placeholder(name, secret)
+        if not self.api.loopback and self.api.token is None:
+            raise ValueError(
+                f"api.host {self.api.host!r} is reachable from outside, so api.token must be set (16 characters or more)"
+            )
+        if (self.preset == "custom") != (self.custom is not None):
+            raise ValueError("preset 'custom' and a [custom] section belong together: give both or neither")
+        if self.recall.budget_tokens + self.voice.max_tokens + 256 > self.voice.context_tokens:
+            raise ValueError(
+                f"recall.budget_tokens ({self.recall.budget_tokens}), voice.max_tokens ({self.voice.max_tokens}) and "
+                f"256 for the question do not fit into voice.context_tokens ({self.voice.context_tokens})"
+            )
+        scheme = urlsplit(self.journal.url).scheme
+        if scheme not in {"", "sqlite", "postgresql", "postgresql+psycopg"}:
+            raise ValueError(f"journal.url begins with {scheme!r}; it must be sqlite:/// or postgresql+psycopg://")
+        return self
+
+    @property
+    def data_folder(self) -> Path:
+        return (self.home / self.data).resolve()
+
+    @property
+    def journal_url(self) -> str:
+        return self.journal.url or f"sqlite:///{self.data_folder / 'journal.db'}"
+
+    @property
+    def creator_keys(self) -> frozenset[str]:
+        """Every key under which the creator may speak; the terminal's own user is the creator."""
+        return frozenset({*self.creator.ids, "terminal:creator"})
+
+    @property
+    def models(self) -> Preset:
+        """The preset with what `[training]` and `[custom]` set in its place."""
+        preset = PRESETS["tiny" if self.preset == "custom" else self.preset]
+        given = {**preset.__dict__, **(self.custom.model_dump() if self.custom else {})}
+        given |= {key: value for key, value in self.training.model_dump().items() if key in given and value is not None}
+        return Preset(**given)
+
+
+class Variables(EnvSettingsSource):
+    """`UNDERSTUDY_API__PORT=8400`: SECTION__KEY."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in our_variables() if not name.endswith("_FILE")}
+
+
+class SecretFiles(EnvSettingsSource):
+    """`UNDERSTUDY_API__TOKEN_FILE=/run/secrets/token`: the setting without `_FILE` is what the file says."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {
+            name.removesuffix("_FILE").lower(): read_secret(name, Path(value))
+            for name, value in our_variables()
+            if name.endswith("_FILE")
+        }
+
+
+def our_variables() -> list[tuple[str, str]]:
+    """The variables that set something: not the home, which is not a setting, nor what only tests read."""
+    return [
+        (name, value)
+        for name, value in os.environ.items()
+        if name.startswith(PREFIX) and name != f"{PREFIX}HOME" and not name.startswith(f"{PREFIX}TEST_")
+    ]
+
+
+def read_secret(name: str, path: Path) -> str:
+    """What a secret's file says. Raises UserMistake when it cannot be read: once named, a secret is never optional."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserMistake(
+            f"{name} names {str(path)!r}, which cannot be read ({error}). Fix the path or its owner."
+        ) from error
+
+
+def refuse_placeholder(name: str, secret: SecretStr | None) -> None:
+    """Raise ValueError for a secret that protects nothing."""
+    if secret is None:
+        return
+    value = secret.get_secret_value().strip()
+    if value.lower() in PLACEHOLDERS or value.startswith("<") or len(value) < 16:
+        raise ValueError(f"{name} is a placeholder or shorter than 16 characters; make one with: openssl rand -hex 24")
+
+
+def load_settings(home: Path) -> Settings:
+    """Settings of the installation in `home`.
+
+    Raises UserMistake, in a sentence that names the key, for a missing or broken file and for every value refused.
+    """
+    home = home.resolve()
+    path = home / CONFIG
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserMistake(f'There is no {CONFIG} in {str(home)!r}. Run "understudy init" there first.') from error
+    except (OSError, ValueError) as error:
+        raise UserMistake(f"{str(path)!r} cannot be read: {error}.") from error
+    refuse_unknown_variables()
+    try:
+        return Settings(**{**given, "home": home})
+    except ValidationError as error:
+        raise UserMistake(f"{CONFIG} or the environment: {'; '.join(in_words(e) for e in error.errors())}.") from error
+
+
+def in_words(error: Mapping[str, Any]) -> str:
+    """One pydantic error as words: where, what is wrong, never the value of a secret."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {where!r}"
+    if error["type"] == "missing":
+        return f"{where!r} is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def refuse_unknown_variables() -> None:
+    """Raise UserMistake for a variable that sets nothing: a misspelt one would be silently ignored."""
+    known = {section.upper() for section in Settings.model_fields if section != "home"}
+    for name, _ in our_variables():
+        if name.removeprefix(PREFIX).removesuffix("_FILE").split("__")[0] not in known:
+            raise UserMistake(
+                f"Unknown environment variable {name!r}; settings are {PREFIX}SECTION__KEY, as in {PREFIX}API__PORT."
+            )
+
+
+def find_home(given: Path | None) -> Path:
+    """The installation's folder: what was given, else UNDERSTUDY_HOME, else the current folder."""
+    return given or Path(os.environ.get(f"{PREFIX}HOME", "."))
+
+
+def offline() -> None:
+    """Keep every library in this process from asking a model hub; inherited by child processes."""
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+        os.environ[name] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """The environment for a child process of ours."""
+    return {**os.environ, **extra}
