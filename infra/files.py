@@ -1,5 +1,6 @@
 """Files that are either whole or absent: atomic replacement, content hashes, folders whose manifest comes last."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -29,7 +30,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         part.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise ServiceTrouble(
             f"Could not write {str(path)!r}: {error.strerror}. Free some space or check its owner."
         ) from error

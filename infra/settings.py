@@ -176,9 +176,7 @@ class Settings(BaseSettings):
         ):
             refuse_placeholder(name, secret)
         if not self.api.loopback and self.api.token is None:
-            raise ValueError(
-                f"api.host {self.api.host!r} is reachable from outside, so api.token must be set (16 characters or more)"
-            )
+            raise ValueError(f"api.host {self.api.host!r} is reachable from outside, so api.token must be set")
         if (self.preset == "custom") != (self.custom is not None):
             raise ValueError("preset 'custom' and a [custom] section belong together: give both or neither")
         if self.recall.budget_tokens + self.voice.max_tokens + 256 > self.voice.context_tokens:
@@ -201,8 +199,8 @@ class Settings(BaseSettings):
 
     @property
     def creator_keys(self) -> frozenset[str]:
-        """Every key under which the creator may speak; the terminal's own user is the creator."""
-        return frozenset({*self.creator.ids, "terminal:creator"})
+        """Every key under which the creator may speak; "own:creator" is whoever runs the command line."""
+        return frozenset({*self.creator.ids, "own:creator"})
 
     @property
     def models(self) -> Preset:

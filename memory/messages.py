@@ -28,6 +28,7 @@ class Source(StrEnum):
     CHAT_EXPORT = "chat-export"
     DISCORD_API = "discord-api"
     TELEGRAM_DIRECT = "telegram-direct"
+    OWN_DIRECT = "own-direct"  # what a member typed into our own page or terminal, on the same terms as TELEGRAM_DIRECT
     TELEGRAM_GROUP = "telegram-group"
     TWIN = "twin"
 

@@ -1,0 +1,37 @@
+"""What every test stands on: no model hub, no settings from the developer's shell, no process left behind."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.settings import offline
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _offline() -> None:
+    offline()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("UNDERSTUDY_") and "_TEST_" not in name]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_process_left_behind() -> Iterator[None]:
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    yield
+    children = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not [process.cmdline() for process in alive if "resource_tracker" not in " ".join(process.cmdline())]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A folder with the smallest settings: Ada is the creator."""
+    (tmp_path / "understudy.toml").write_text('[creator]\nname = "Ada"\nids = ["telegram:1"]\n', encoding="utf-8")
+    return tmp_path

@@ -1,0 +1,119 @@
+"""Settings fail at start, in sentences that name the key."""
+
+from pathlib import Path
+
+import pytest
+
+from infra.errors import UserMistake
+from infra.settings import find_home, load_settings
+
+
+def refusal(home: Path, text: str = "") -> str:
+    """What is said about settings with `text` added."""
+    path = home / "understudy.toml"
+    path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
+    with pytest.raises(UserMistake) as caught:
+        load_settings(home)
+    return str(caught.value)
+
+
+def test_a_name_is_all_that_must_be_said(home: Path) -> None:
+    settings = load_settings(home)
+
+    assert settings.creator.name == "Ada"
+    assert settings.journal_url == f"sqlite:///{home / 'data' / 'journal.db'}"
+    assert settings.creator_keys == {"telegram:1", "own:creator"}
+
+
+def test_a_missing_file_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(UserMistake, match="understudy init"):
+        load_settings(tmp_path)
+
+
+def test_the_environment_wins_over_the_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNDERSTUDY_API__PORT", "8400")
+
+    assert load_settings(home).api.port == 8400
+
+
+def test_a_secret_comes_from_its_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = home / "token"
+    secret.write_text("a-long-enough-secret\n")
+    monkeypatch.setenv("UNDERSTUDY_API__TOKEN", "another-long-enough-secret")
+    monkeypatch.setenv("UNDERSTUDY_API__TOKEN_FILE", str(secret))
+
+    token = load_settings(home).api.token
+
+    assert token is not None
+    assert token.get_secret_value() == "a-long-enough-secret"
+
+
+def test_a_secret_file_that_is_named_must_be_readable(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNDERSTUDY_API__TOKEN_FILE", str(home / "nowhere"))
+
+    assert "UNDERSTUDY_API__TOKEN_FILE" in refusal(home)
+
+
+def test_a_misspelt_variable_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNDERSTUDY_APY__PORT", "1")
+
+    assert "UNDERSTUDY_APY__PORT" in refusal(home)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("colour = 'red'\n", "unknown key 'creator.colour'"),
+        ("[api]\nprot = 1\n", "unknown key 'api.prot'"),
+        ("[api]\nport = 99999\n", "api.port"),
+        ("[api]\nport = 'many'\n", "api.port"),
+        ("[api]\nhost = '0.0.0.0'\n", "api.token must be set"),
+        ("[api]\ntoken = 'changeme'\n", "api.token is a placeholder"),
+        ("[api]\ntoken = '<your-token-goes-here>'\n", "api.token is a placeholder"),
+        ("[voice]\ncontext_tokens = 512\n", "do not fit into voice.context_tokens (512)"),
+        ("[journal]\nurl = 'mysql://localhost/x'\n", "must be sqlite:/// or postgresql"),
+        ("[custom]\nbase = 'x'\ngguf = 'y'\nembedder = 'z'\n", "belong together"),
+        ("[training]\nvalidation_share = 0.5\n", "training.validation_share"),
+        ("[permissions.discord_training]\nreference = 'ticket 12'\n", "permissions.discord_training.date"),
+        ("[creator\n", "cannot be read"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_named(home: Path, text: str, said: str) -> None:
+    assert said in refusal(home, text)
+
+
+def test_a_creator_id_without_a_platform_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "understudy.toml").write_text('[creator]\nname = "Ada"\nids = ["12345"]\n')
+
+    with pytest.raises(UserMistake, match="PLATFORM:ID"):
+        load_settings(tmp_path)
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "understudy.toml").write_bytes('[creator]\nname = "王"\n'.encode("gb18030"))
+
+    with pytest.raises(UserMistake, match="cannot be read"):
+        load_settings(tmp_path)
+
+
+def test_training_settings_stand_in_for_the_preset(home: Path) -> None:
+    (home / "understudy.toml").write_text('[creator]\nname = "Ada"\n[training]\nrank = 8\n')
+
+    models = load_settings(home).models
+
+    assert (models.base, models.rank, models.alpha) == ("smollm2-135m-instruct", 8, 32)
+
+
+def test_a_custom_preset_names_its_own_models(home: Path) -> None:
+    (home / "understudy.toml").write_text(
+        'preset = "custom"\n[creator]\nname = "Ada"\n[custom]\nbase = "mine"\ngguf = "/m.gguf"\nembedder = "/e"\n'
+    )
+
+    assert load_settings(home).models.gguf == "/m.gguf"
+
+
+def test_home_comes_from_the_option_then_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path))
+
+    assert find_home(None) == tmp_path
+    assert find_home(Path("here")) == Path("here")
