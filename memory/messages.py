@@ -189,4 +189,5 @@ class Answer:
 
 def name_uuid(*parts: str) -> str:
     """The id of whatever `parts` name, the same everywhere and always."""
-    return str(uuid.uuid5(NAMESPACE, "\x1f".join(parts)))
+    # Lone surrogates cannot be encoded and cannot be stored either; a replacement keeps the name stable.
+    return str(uuid.uuid5(NAMESPACE, "\x1f".join(parts).encode("utf-8", "replace").decode()))

@@ -1,0 +1,132 @@
+"""SQL databases: SQLite by default, PostgreSQL by URL, with the same transactions and numbered migrations on both.
+
+Knows no table but its own list of schema versions. SQLite runs in WAL with synchronous=FULL, so that a commit survives
+a power cut and readers never wait for a writer; writers take their lock at the start, so that none fails half-way.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+
+from infra.errors import ServiceTrouble, UserMistake
+
+Migration = Callable[[Connection], None]
+
+# How long a writer waits for another process's transaction before it gives up, in seconds.
+LOCK_WAIT_S = 20
+# Any constant; it only has to be ours among the advisory locks of a shared PostgreSQL.
+MIGRATION_LOCK = 7_301_190_522
+
+
+def connect(url: str) -> Engine:
+    """An engine for `url`; the folder of an SQLite file is made. Raises UserMistake for a URL of another kind."""
+    if url.startswith("sqlite:///"):
+        path = Path(url.removeprefix("sqlite:///"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(url, connect_args={"timeout": LOCK_WAIT_S})
+        event.listen(engine, "connect", prepare_sqlite)
+        event.listen(engine, "begin", begin_sqlite)
+        return engine
+    if url.startswith(("postgresql://", "postgresql+psycopg://")):
+        return sa.create_engine(re.sub(r"^postgresql(\+psycopg)?", "postgresql+psycopg", url), pool_pre_ping=True)
+    raise UserMistake(f"The journal's URL must begin with sqlite:/// or postgresql://, not {url.split(':')[0]!r}.")
+
+
+def prepare_sqlite(connection: Any, _: object) -> None:
+    """Pragmas of every new connection. The driver's own transaction handling is off: `begin_sqlite` does it."""
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def begin_sqlite(connection: Connection) -> None:
+    """BEGIN, taking the write lock at once where the transaction is going to write."""
+    immediate = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """One write transaction: committed at the end of the block, rolled back on any exception.
+
+    Raises ServiceTrouble when the database is full, locked or gone; nothing of the block is then kept.
+    """
+    try:
+        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+            yield connection
+    except sa.exc.DBAPIError as error:
+        raise trouble("write to", error) from error
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One consistent view for reading. Raises ServiceTrouble when the database cannot be read."""
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except sa.exc.DBAPIError as error:
+        raise trouble("read", error) from error
+
+
+def trouble(doing: str, error: sa.exc.DBAPIError) -> ServiceTrouble:
+    """What a driver's error means, without the statement or its values, which may be people's words."""
+    words = " ".join(str(error.orig).split())[:200]
+    return ServiceTrouble(f"Could not {doing} the database: {words}.", permanent="malformed" in words)
+
+
+def migrate(engine: Engine, component: str, migrations: Sequence[Migration]) -> None:
+    """Bring `component`'s tables to the newest version, each step in a transaction of its own.
+
+    Safe when several processes start at once. Raises UserMistake when the database is newer than this program.
+    """
+    while (version := applied(engine, component)) < len(migrations):
+        with writing(engine) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+            # Another process may have done this step while we waited for the lock.
+            if version_of(connection, component) == version:
+                migrations[version](connection)
+                save_version(connection, component, version + 1)
+    if version > len(migrations):
+        raise UserMistake(
+            f"The database has version {version} of {component!r}, this program knows {len(migrations)}: update it."
+        )
+
+
+def applied(engine: Engine, component: str) -> int:
+    """How many migrations of `component` are in; makes the list of versions where it is missing."""
+    with writing(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        connection.execute(
+            sa.text("CREATE TABLE IF NOT EXISTS schema_versions (component TEXT PRIMARY KEY, version INTEGER NOT NULL)")
+        )
+        return version_of(connection, component)
+
+
+def version_of(connection: Connection, component: str) -> int:
+    found = connection.execute(
+        sa.text("SELECT version FROM schema_versions WHERE component = :component"), {"component": component}
+    )
+    return int(found.scalar() or 0)
+
+
+def save_version(connection: Connection, component: str, version: int) -> None:
+    connection.execute(
+        sa.text(
+            "INSERT INTO schema_versions (component, version) VALUES (:component, :version) "
+            "ON CONFLICT (component) DO UPDATE SET version = excluded.version"
+        ),
+        {"component": component, "version": version},
+    )
+
+
+def serial(connection: Connection) -> str:
+    """The column type of a counting primary key that never reuses a number."""
+    return "BIGSERIAL PRIMARY KEY" if connection.dialect.name == "postgresql" else "INTEGER PRIMARY KEY AUTOINCREMENT"

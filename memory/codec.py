@@ -1,0 +1,95 @@
+"""Memory's values as JSON and back. The journal's payloads and the run folders hold exactly this.
+
+Text that no database can hold (NUL, lone surrogates) becomes U+FFFD here, once, so that what is read back is what was
+written on SQLite and PostgreSQL alike.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from memory.messages import Answer, Exchange, Message, Note, Passage, Person, Place, Source
+
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """`text` with what cannot be stored replaced by U+FFFD."""
+    return UNSTORABLE.sub("\ufffd", text)
+
+
+def time_text(at: datetime) -> str:
+    """UTC as text that sorts by time. Raises ValueError for a naive time: its meaning would depend on the machine."""
+    if at.tzinfo is None:
+        raise ValueError(f"{at!r} has no time zone")
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def time_of(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+
+
+def dumps(value: Mapping[str, Any]) -> str:
+    """Canonical JSON text that any database can hold."""
+    return json.dumps(plain(value), ensure_ascii=False, sort_keys=True)
+
+
+def plain(value: Any) -> Any:
+    """JSON values of frozen dataclasses' dictionaries: times as text, tuples as lists, storable text."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, datetime):
+        return time_text(value)
+    if isinstance(value, Mapping):
+        return {storable(str(key)): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value
+
+
+def encoded(value: Message | Exchange | Passage | Answer | Person | Place) -> dict[str, Any]:
+    """A value as the dictionary its `*_from` reads back."""
+    found = plain(asdict(value))
+    assert isinstance(found, dict)
+    return found
+
+
+def person_from(found: Mapping[str, Any]) -> Person:
+    return Person(**found)
+
+
+def place_from(found: Mapping[str, Any]) -> Place:
+    return Place(**found)
+
+
+def message_from(found: Mapping[str, Any]) -> Message:
+    return Message(**{**found, **who_where_when(found, "person"), "mentions": tuple(found["mentions"])})
+
+
+def exchange_from(found: Mapping[str, Any]) -> Exchange:
+    given = {
+        **found,
+        **who_where_when(found, "author"),
+        "source": Source(found["source"]),
+        "question_source": Source(found["question_source"]),
+        "asker": person_from(found["asker"]) if found["asker"] else None,
+        "question_ids": tuple(found["question_ids"]),
+        "answer_ids": tuple(found["answer_ids"]),
+    }
+    return Exchange(**given)
+
+
+def passage_from(found: Mapping[str, Any]) -> Passage:
+    return Passage(**{**found, **who_where_when(found, "author"), "source": Source(found["source"])})
+
+
+def answer_from(found: Mapping[str, Any]) -> Answer:
+    notes = tuple(Note(**{**note, "at": time_of(note["at"])}) for note in found["notes"])
+    return Answer(**{**found, "notes": notes})
+
+
+def who_where_when(found: Mapping[str, Any], who: str) -> dict[str, Any]:
+    return {who: person_from(found[who]), "place": place_from(found["place"]), "at": time_of(found["at"])}

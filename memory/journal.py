@@ -1,0 +1,463 @@
+"""The journal: the append-only record of events, the only truth, and the tables derived from it.
+
+All of memory's SQL is here. `Journal` reads; `Writer` is one write transaction, which only `remember` (and erasure)
+opens. Nothing here decides what an event means.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from infra.database import connect, migrate, reading, writing
+from memory.codec import (
+    answer_from,
+    dumps,
+    encoded,
+    exchange_from,
+    message_from,
+    passage_from,
+    person_from,
+    place_from,
+    storable,
+    time_of,
+    time_text,
+)
+from memory.messages import Answer, Event, Exchange, Kind, Message, Passage, Person, Place, Source
+from memory.migrations import MIGRATIONS
+
+Derived = Literal["exchange", "passage"]
+Operation = Literal["upsert", "delete"]
+
+MESSAGE_COLUMNS = "platform, place, message_id, thread, at, reply_to, revision, deleted, source, payload"
+# Rows fetched at a time when a whole table is walked.
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class OutboxItem:
+    """One change that the vector index has yet to apply."""
+
+    seq: int
+    op: Operation
+    kind: Derived
+    id: str
+
+
+@dataclass(frozen=True)
+class InboxItem:
+    """A question that waits for the creator. `number` is what the creator types; `count` how many have asked it."""
+
+    number: int
+    question_id: str
+    question: str
+    asker: Person
+    place: Place
+    source: Source
+    at: datetime
+    count: int
+    state: Literal["open", "answered", "dismissed"]
+    exchange_id: str | None = None
+
+
+class Journal:
+    """Reads of the journal. Safe to share between threads; other processes may write at the same time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> "Journal":
+        """The journal at `url`, its tables made or brought up to date.
+
+        Raises UserMistake for a URL that is no database of ours and ServiceTrouble when it cannot be opened.
+        """
+        engine = connect(url)
+        migrate(engine, "journal", MIGRATIONS)
+        return cls(engine)
+
+    @property
+    def engine(self) -> Engine:
+        """The database, for the other tables that live beside the journal."""
+        return self._engine
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def writing(self) -> Iterator["Writer"]:
+        """One write transaction. Raises ServiceTrouble when it cannot be committed; nothing of it is then kept."""
+        with writing(self._engine) as connection:
+            yield Writer(connection)
+
+    def events(
+        self, *, kind: Kind | None = None, place: str | None = None, after: int = 0, limit: int = BATCH
+    ) -> list[tuple[int, Event]]:
+        """Up to `limit` events after sequence number `after`, in order, with their numbers."""
+        where = ["seq > :after"]
+        where += ["kind = :kind"] if kind else []
+        where += ["place = :place"] if place is not None else []
+        rows = self._rows(
+            f"SELECT * FROM events WHERE {' AND '.join(where)} ORDER BY seq LIMIT :limit",
+            after=after,
+            limit=limit,
+            **({"kind": str(kind)} if kind else {}),
+            **({"place": place} if place is not None else {}),
+        )
+        return [(row["seq"], event_of(row)) for row in rows]
+
+    def conversation(self, place: Place, limit: int) -> list[tuple[str, Answer]]:
+        """The last `limit` questions and answers of the twin in one conversation, oldest first."""
+        rows = self._rows(
+            "SELECT payload FROM events WHERE kind = :kind AND place = :place ORDER BY seq DESC LIMIT :limit",
+            kind=str(Kind.ANSWER),
+            place=place.key,
+            limit=limit,
+        )
+        found = [json.loads(row["payload"]) for row in reversed(rows)]
+        return [(each["question"], answer_from(each["answer"])) for each in found]
+
+    def answer(self, answer_id: str) -> Answer | None:
+        """An answer of the twin, or None."""
+        rows = self._rows(
+            "SELECT payload FROM events WHERE kind = :kind AND message_id = :id", kind=str(Kind.ANSWER), id=answer_id
+        )
+        return answer_from(json.loads(rows[0]["payload"])["answer"]) if rows else None
+
+    def votes(self, answer_id: str) -> dict[str, str]:
+        """The last vote of each person on an answer, by person key."""
+        rows = self._rows(
+            "SELECT payload FROM events WHERE kind = :kind AND place = :id ORDER BY seq",
+            kind=str(Kind.VOTE),
+            id=answer_id,
+        )
+        votes = [json.loads(row["payload"]) for row in rows]
+        return {f"{v['person']['platform']}:{v['person']['id']}": v["value"] for v in votes}
+
+    def exchanges(self, ids: Sequence[str] | None = None) -> Iterator[Exchange]:
+        """All exchanges by time, or those of `ids` that there are. Streams: memory holds one batch."""
+        yield from (exchange_from(found) for found in self._payloads("exchanges", ids, order="at"))
+
+    def passages(self, ids: Sequence[str] | None = None) -> Iterator[Passage]:
+        """All passages by document and position, or those of `ids` that there are."""
+        yield from (passage_from(found) for found in self._payloads("passages", ids, order="document"))
+
+    def document(self, document: str) -> tuple[int, str] | None:
+        """The revision number and content hash of a document as last imported, or None."""
+        rows = self._rows("SELECT revision, sha256 FROM documents WHERE document = :document", document=document)
+        return (int(rows[0]["revision"]), str(rows[0]["sha256"])) if rows else None
+
+    def consent(self, person: str, place: str) -> bool:
+        """Whether this person has agreed, in this place, that what they write may train. Absence means no."""
+        rows = self._rows(
+            "SELECT granted FROM consents WHERE person = :person AND place = :place", person=person, place=place
+        )
+        return bool(rows and rows[0]["granted"])
+
+    def inbox(self, *, state: str = "open") -> list[InboxItem]:
+        """The questions in this state, oldest first."""
+        rows = self._rows("SELECT * FROM inbox WHERE state = :state ORDER BY number", state=state)
+        return [inbox_item_of(row) for row in rows]
+
+    def outbox(self, limit: int) -> list[OutboxItem]:
+        """The oldest changes that the index has yet to apply."""
+        rows = self._rows("SELECT seq, op, kind, id FROM outbox ORDER BY seq LIMIT :limit", limit=limit)
+        return [OutboxItem(**row) for row in rows]
+
+    def outbox_done(self, last: int) -> None:
+        """Forget the changes up to number `last`: the index holds them durably."""
+        with self.writing() as writer:
+            writer.run("DELETE FROM outbox WHERE seq <= :last", last=last)
+
+    def outbox_rebuild(self) -> None:
+        """Queue everything that memory knows, for an index that begins empty."""
+        with self.writing() as writer:
+            writer.run("DELETE FROM outbox")
+            writer.run("INSERT INTO outbox (op, kind, id) SELECT 'upsert', 'exchange', id FROM exchanges ORDER BY at")
+            writer.run("INSERT INTO outbox (op, kind, id) SELECT 'upsert', 'passage', id FROM passages ORDER BY id")
+
+    def counts(self) -> dict[str, int]:
+        """How much there is of what."""
+        names = ("events", "exchanges", "passages", "documents", "outbox")
+        found = {name: int(self._rows(f"SELECT count(*) AS n FROM {name}")[0]["n"]) for name in names}
+        waiting = self._rows("SELECT count(*) AS n FROM inbox WHERE state = 'open'")[0]["n"]
+        return {**found, "waiting questions": int(waiting)}
+
+    def _payloads(self, table: str, ids: Sequence[str] | None, *, order: str) -> Iterator[dict[str, Any]]:
+        if ids is not None:
+            for start in range(0, len(ids), BATCH):
+                yield from self._by_ids(table, ids[start : start + BATCH])
+            return
+        last = ("", "")
+        while rows := self._rows(
+            f"SELECT id, {order} AS sorted, payload FROM {table} "
+            f"WHERE ({order} > :last) OR ({order} = :last AND id > :id) ORDER BY {order}, id LIMIT :limit",
+            last=last[0],
+            id=last[1],
+            limit=BATCH,
+        ):
+            yield from (json.loads(row["payload"]) for row in rows)
+            last = (rows[-1]["sorted"], rows[-1]["id"])
+
+    def _by_ids(self, table: str, ids: Sequence[str]) -> list[dict[str, Any]]:
+        statement = sa.text(f"SELECT payload FROM {table} WHERE id IN :ids").bindparams(
+            sa.bindparam("ids", expanding=True)
+        )
+        with reading(self._engine) as connection:
+            return [json.loads(row.payload) for row in connection.execute(statement, {"ids": list(ids)})]
+
+    def _rows(self, statement: str, **values: Any) -> list[dict[str, Any]]:
+        with reading(self._engine) as connection:
+            return [dict(row) for row in connection.execute(sa.text(statement), values).mappings()]
+
+
+class Writer:
+    """One write transaction on the journal and its derived tables."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def run(self, statement: str, **values: Any) -> list[dict[str, Any]]:
+        """Execute one statement; the rows it returns, if any."""
+        result = self._connection.execute(sa.text(statement), values)
+        return [dict(row) for row in result.mappings()] if result.returns_rows else []
+
+    def append(self, event: Event) -> bool:
+        """Add one event; False when the same event is already there, whatever this one's payload says."""
+        return bool(
+            self.run(
+                "INSERT INTO events (platform, place, message_id, kind, revision, author, source, at, payload) "
+                "VALUES (:platform, :place, :message_id, :kind, :revision, :author, :source, :at, :payload) "
+                "ON CONFLICT DO NOTHING RETURNING seq",
+                platform=storable(event.platform),
+                place=storable(event.place),
+                message_id=storable(event.message_id),
+                kind=str(event.kind),
+                revision=event.revision,
+                author=dumps(encoded(event.author)),
+                source=str(event.source),
+                at=time_text(event.at),
+                payload=dumps(event.payload),
+            )
+        )
+
+    def put_message(self, message: Message, source: Source) -> None:
+        """Keep the highest revision of a message; a deletion that came first stays a deletion."""
+        self.run(
+            f"INSERT INTO messages ({MESSAGE_COLUMNS}) "
+            "VALUES (:platform, :place, :id, :thread, :at, :reply_to, :revision, 0, :source, :payload) "
+            "ON CONFLICT (platform, place, message_id) DO UPDATE SET thread = excluded.thread, at = excluded.at, "
+            "reply_to = excluded.reply_to, revision = excluded.revision, source = excluded.source, "
+            "payload = excluded.payload WHERE messages.revision < excluded.revision",
+            platform=message.place.platform,
+            place=storable(message.place.id),
+            id=storable(message.id),
+            thread=storable(message.place.thread),
+            at=time_text(message.at),
+            reply_to=message.reply_to,
+            revision=message.revision,
+            source=str(source),
+            payload=dumps(encoded(message)),
+        )
+
+    def delete_message(self, platform: str, place: str, message_id: str, *, at: datetime) -> None:
+        """Mark a message as deleted, also one that has not been seen yet."""
+        self.run(
+            f"INSERT INTO messages ({MESSAGE_COLUMNS}) "
+            "VALUES (:platform, :place, :id, '', :at, NULL, -1, 1, '', '') "
+            "ON CONFLICT (platform, place, message_id) DO UPDATE SET deleted = 1",
+            platform=platform,
+            place=place,
+            id=message_id,
+            at=time_text(at),
+        )
+
+    def neighbours(self, platform: str, place: str, message_id: str) -> list[dict[str, Any]]:
+        """Thread and time of a message, of those that reply to it, and of the one it replies to."""
+        return self.run(
+            "SELECT thread, at FROM messages WHERE platform = :platform AND place = :place AND revision >= 0 AND "
+            "(message_id = :id OR reply_to = :id OR message_id = (SELECT reply_to FROM messages "
+            "WHERE platform = :platform AND place = :place AND message_id = :id))",
+            platform=platform,
+            place=place,
+            id=message_id,
+        )
+
+    def messages_between(self, platform: str, place: str, thread: str, *, start: str, end: str) -> list[Message]:
+        """The current messages of one conversation from `start` to `end`, in order."""
+        rows = self.run(
+            "SELECT payload FROM messages WHERE platform = :platform AND place = :place AND thread = :thread "
+            "AND at >= :start AND at <= :end AND deleted = 0 ORDER BY at, message_id",
+            platform=platform,
+            place=place,
+            thread=thread,
+            start=start,
+            end=end,
+        )
+        return [message_from(json.loads(row["payload"])) for row in rows]
+
+    def message(self, platform: str, place: str, message_id: str) -> Message | None:
+        """One current message, or None when it is unknown or deleted."""
+        rows = self.run(
+            "SELECT payload FROM messages WHERE platform = :platform AND place = :place AND message_id = :id "
+            "AND deleted = 0",
+            platform=platform,
+            place=place,
+            id=message_id,
+        )
+        return message_from(json.loads(rows[0]["payload"])) if rows else None
+
+    def sources(self, platform: str, place: str, ids: Iterable[str]) -> dict[str, Source]:
+        """Where each of these messages came from."""
+        statement = sa.text(
+            "SELECT message_id, source FROM messages "
+            "WHERE platform = :platform AND place = :place AND message_id IN :ids"
+        ).bindparams(sa.bindparam("ids", expanding=True))
+        rows = self._connection.execute(statement, {"platform": platform, "place": place, "ids": list(ids)})
+        return {row.message_id: Source(row.source) for row in rows if row.source}
+
+    def paired_between(self, place_key: str, *, start: str, end: str) -> dict[str, str]:
+        """The payloads of the exchanges paired from a conversation, by id, whose answer began from `start` to `end`."""
+        rows = self.run(
+            "SELECT id, payload FROM exchanges WHERE place_key = :place AND at >= :start AND at <= :end "
+            "AND pairing <> 'given'",
+            place=place_key,
+            start=start,
+            end=end,
+        )
+        return {row["id"]: row["payload"] for row in rows}
+
+    def put_exchange(self, exchange: Exchange) -> None:
+        """Add or replace an exchange, and tell the index."""
+        self.run(
+            "INSERT INTO exchanges (id, place_key, at, pairing, community, payload) "
+            "VALUES (:id, :place, :at, :pairing, :community, :payload) ON CONFLICT (id) DO UPDATE SET "
+            "place_key = excluded.place_key, at = excluded.at, pairing = excluded.pairing, "
+            "community = excluded.community, payload = excluded.payload",
+            id=exchange.id,
+            place=exchange.place.key,
+            at=time_text(exchange.at),
+            pairing=exchange.pairing,
+            community=exchange.place.community,
+            payload=dumps(encoded(exchange)),
+        )
+        self.tell_index("upsert", "exchange", exchange.id)
+
+    def put_passage(self, passage: Passage) -> None:
+        """Add or replace a passage, and tell the index."""
+        self.run(
+            "INSERT INTO passages (id, document, position, community, payload) "
+            "VALUES (:id, :document, :position, :community, :payload) ON CONFLICT (id) DO UPDATE SET "
+            "document = excluded.document, position = excluded.position, payload = excluded.payload",
+            id=passage.id,
+            document=storable(passage.document),
+            position=passage.position,
+            community=passage.place.community,
+            payload=dumps(encoded(passage)),
+        )
+        self.tell_index("upsert", "passage", passage.id)
+
+    def put_document(self, document: str, *, revision: int, sha256: str, passages: Sequence[str]) -> None:
+        """Make `passages` the whole of a document: pieces of an earlier revision that are not among them go."""
+        kept = set(passages)
+        rows = self.run("SELECT id FROM passages WHERE document = :document", document=document)
+        for row in rows:
+            if row["id"] not in kept:
+                self.run("DELETE FROM passages WHERE id = :id", id=row["id"])
+                self.tell_index("delete", "passage", row["id"])
+        self.run(
+            "INSERT INTO documents (document, revision, sha256) VALUES (:document, :revision, :sha256) "
+            "ON CONFLICT (document) DO UPDATE SET revision = excluded.revision, sha256 = excluded.sha256 "
+            "WHERE documents.revision < excluded.revision",
+            document=document,
+            revision=revision,
+            sha256=sha256,
+        )
+
+    def drop_exchange(self, exchange_id: str) -> None:
+        """Remove an exchange, and tell the index."""
+        self.run("DELETE FROM exchanges WHERE id = :id", id=exchange_id)
+        self.tell_index("delete", "exchange", exchange_id)
+
+    def tell_index(self, op: Operation, kind: Derived, identity: str) -> None:
+        self.run("INSERT INTO outbox (op, kind, id) VALUES (:op, :kind, :id)", op=op, kind=kind, id=identity)
+
+    def open_question(self, question_id: str, payload: Mapping[str, Any], *, normalised: str, at: datetime) -> None:
+        """Put a question into the inbox; the same words, still open, count up instead."""
+        rows = self.run(
+            "UPDATE inbox SET count = count + 1 WHERE state = 'open' AND normalised = :normalised RETURNING number",
+            normalised=normalised,
+        ) or self.run(
+            "INSERT INTO inbox (normalised, question, at, count, state, payload) "
+            "VALUES (:normalised, :question, :at, 1, 'open', :payload) RETURNING number",
+            normalised=normalised,
+            question=storable(payload["question"]),
+            at=time_text(at),
+            payload=dumps({**payload, "question_id": question_id}),
+        )
+        self.run(
+            "INSERT INTO inbox_askers (question_id, number, payload) VALUES (:id, :number, :payload) "
+            "ON CONFLICT DO NOTHING",
+            id=question_id,
+            number=rows[0]["number"],
+            payload=dumps(payload),
+        )
+
+    def close_question(
+        self, question_id: str, state: Literal["answered", "dismissed"], exchange_id: str | None = None
+    ) -> None:
+        """Close the inbox item that holds this question."""
+        self.run(
+            "UPDATE inbox SET state = :state, exchange_id = :exchange WHERE state = 'open' AND number = "
+            "(SELECT number FROM inbox_askers WHERE question_id = :id)",
+            state=state,
+            exchange=exchange_id,
+            id=question_id,
+        )
+
+    def put_consent(self, person: str, place: str, *, granted: int, at: datetime) -> None:
+        """The later of two decisions stands, in whatever order they arrive."""
+        self.run(
+            "INSERT INTO consents (person, place, granted, at) VALUES (:person, :place, :granted, :at) "
+            "ON CONFLICT (person, place) DO UPDATE SET granted = excluded.granted, at = excluded.at "
+            "WHERE consents.at <= excluded.at",
+            person=person,
+            place=place,
+            granted=granted,
+            at=time_text(at),
+        )
+
+
+def event_of(row: Mapping[str, Any]) -> Event:
+    return Event(
+        platform=row["platform"],
+        place=row["place"],
+        message_id=row["message_id"],
+        kind=Kind(row["kind"]),
+        revision=row["revision"],
+        author=person_from(json.loads(row["author"])),
+        source=Source(row["source"]),
+        at=time_of(row["at"]),
+        payload=json.loads(row["payload"]),
+    )
+
+
+def inbox_item_of(row: Mapping[str, Any]) -> InboxItem:
+    payload = json.loads(row["payload"])
+    return InboxItem(
+        number=row["number"],
+        question_id=payload["question_id"],
+        question=row["question"],
+        asker=person_from(payload["asker"]),
+        place=place_from(payload["place"]),
+        source=Source(payload["source"]),
+        at=time_of(row["at"]),
+        count=row["count"],
+        state=row["state"],
+        exchange_id=row["exchange_id"],
+    )

@@ -1,0 +1,61 @@
+"""The journal's tables, step by step. A step that was released is never changed: the next one is added below it.
+
+`events` is the truth and only grows. `messages`, `exchanges`, `passages`, `inbox` and `consents` are derived from it in
+the same transaction; `outbox` lists what the vector index has yet to learn.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from infra.database import Migration, serial
+
+
+def m001_initial(connection: Connection) -> None:
+    """Everything the spine needs."""
+    for statement in M001.format(serial=serial(connection)).split(";"):
+        if statement.strip():
+            connection.execute(sa.text(statement))
+
+
+M001 = """
+CREATE TABLE events (
+    seq {serial},
+    platform TEXT NOT NULL, place TEXT NOT NULL, message_id TEXT NOT NULL, kind TEXT NOT NULL,
+    revision INTEGER NOT NULL, author TEXT NOT NULL, source TEXT NOT NULL, at TEXT NOT NULL, payload TEXT NOT NULL,
+    UNIQUE (platform, place, message_id, kind, revision)
+);
+CREATE INDEX events_by_kind ON events (kind, place, seq);
+CREATE TABLE messages (
+    platform TEXT NOT NULL, place TEXT NOT NULL, message_id TEXT NOT NULL,
+    thread TEXT NOT NULL, at TEXT NOT NULL, reply_to TEXT, revision INTEGER NOT NULL, deleted INTEGER NOT NULL,
+    source TEXT NOT NULL, payload TEXT NOT NULL,
+    PRIMARY KEY (platform, place, message_id)
+);
+CREATE INDEX messages_by_time ON messages (platform, place, thread, at);
+CREATE INDEX messages_by_reply ON messages (platform, place, reply_to);
+CREATE TABLE exchanges (
+    id TEXT PRIMARY KEY, place_key TEXT NOT NULL, at TEXT NOT NULL, pairing TEXT NOT NULL,
+    community TEXT NOT NULL, payload TEXT NOT NULL
+);
+CREATE INDEX exchanges_by_time ON exchanges (place_key, at);
+CREATE TABLE passages (
+    id TEXT PRIMARY KEY, document TEXT NOT NULL, position INTEGER NOT NULL,
+    community TEXT NOT NULL, payload TEXT NOT NULL
+);
+CREATE INDEX passages_by_document ON passages (document, position);
+CREATE TABLE documents (document TEXT PRIMARY KEY, revision INTEGER NOT NULL, sha256 TEXT NOT NULL);
+CREATE TABLE inbox (
+    number {serial},
+    normalised TEXT NOT NULL, question TEXT NOT NULL, at TEXT NOT NULL, count INTEGER NOT NULL,
+    state TEXT NOT NULL, exchange_id TEXT, payload TEXT NOT NULL
+);
+CREATE INDEX inbox_by_question ON inbox (state, normalised);
+CREATE TABLE inbox_askers (question_id TEXT PRIMARY KEY, number INTEGER NOT NULL, payload TEXT NOT NULL);
+CREATE TABLE consents (
+    person TEXT NOT NULL, place TEXT NOT NULL, granted INTEGER NOT NULL, at TEXT NOT NULL,
+    PRIMARY KEY (person, place)
+);
+CREATE TABLE outbox (seq {serial}, op TEXT NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL)
+"""
+
+MIGRATIONS: list[Migration] = [m001_initial]

@@ -1,0 +1,255 @@
+"""The one write. Events go in; exchanges, passages, inbox and the index's outbox follow in the same transaction.
+
+Safe to repeat: an event that is already in the journal changes nothing. Safe to reorder: what is derived depends only
+on the set of events. `remember` returns after the commit, so whoever acknowledges a message does so afterwards.
+"""
+
+import json
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from memory.codec import (
+    dumps,
+    encoded,
+    exchange_from,
+    message_from,
+    passage_from,
+    place_from,
+    time_of,
+    time_text,
+)
+from memory.exchanges import WINDOW, pair
+from memory.journal import Journal, Writer
+from memory.messages import Answer, Event, Exchange, Kind, Message, Passage, Person, Place, Source
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What one write did: new events, events that were there already, exchanges and passages that changed."""
+
+    appended: int
+    duplicates: int
+    exchanges: int
+    passages: int
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Where messages are paired: one thread of one place, or the place's main conversation."""
+
+    platform: str
+    place: str
+    thread: str
+
+    @property
+    def key(self) -> str:
+        return Place(self.platform, self.place, self.thread).key
+
+
+# Moments at which something changed, by conversation.
+Touched = dict[Conversation, list[datetime]]
+
+
+def remember(journal: Journal, events: Iterable[Event], *, creator: frozenset[str]) -> Receipt:
+    """Append `events` and derive what follows, in one transaction, committed on return.
+
+    `creator` holds the person keys of the creator. Raises ServiceTrouble when the journal cannot be written; then
+    nothing of this call is kept and it may be repeated as it is.
+    """
+    touched: Touched = defaultdict(list)
+    counts = {"appended": 0, "duplicates": 0, "exchanges": 0, "passages": 0}
+    with journal.writing() as writer:
+        for event in events:
+            if not writer.append(event):
+                counts["duplicates"] += 1
+                continue
+            counts["appended"] += 1
+            counts["exchanges"] += event.kind is Kind.EXCHANGE
+            counts["passages"] += event.kind is Kind.PASSAGE
+            derive(writer, event, touched)
+        counts["exchanges"] += sum(pair_again(writer, *each, creator=creator) for each in touched.items())
+    return Receipt(**counts)
+
+
+def derive(writer: Writer, event: Event, touched: Touched) -> None:
+    """What one new event changes, apart from pairing, which waits until all events of the call are in."""
+    payload: Any = json.loads(dumps(event.payload))
+    match event.kind:
+        case Kind.MESSAGE | Kind.EDIT:
+            writer.put_message(message_from(payload), event.source)
+            touch(writer, event, touched)
+        case Kind.DELETION:
+            touch(writer, event, touched)
+            writer.delete_message(event.platform, event.place, event.message_id, at=event.at)
+        case Kind.EXCHANGE:
+            exchange = exchange_from(payload["exchange"])
+            writer.put_exchange(exchange)
+            if payload["answers"]:
+                writer.close_question(payload["answers"], "answered", exchange_id=exchange.id)
+        case Kind.PASSAGE:
+            writer.put_passage(passage_from(payload))
+        case Kind.IMPORT:
+            writer.put_document(**payload)
+        case Kind.QUESTION:
+            writer.open_question(event.message_id, payload, normalised=normalised(payload["question"]), at=event.at)
+        case Kind.DISMISSAL:
+            writer.close_question(event.message_id, "dismissed")
+        case Kind.CONSENT:
+            place = place_from(payload["place"])
+            writer.put_consent(event.author.key, place.key, granted=int(payload["granted"]), at=event.at)
+        case Kind.ANSWER | Kind.VOTE | Kind.REACTION:
+            pass  # the record itself is all that these add
+
+
+def touch(writer: Writer, event: Event, touched: Touched) -> None:
+    """Note which conversations, and when in them, an event about a message may change the pairing of."""
+    for row in writer.neighbours(event.platform, event.place, event.message_id):
+        touched[Conversation(event.platform, event.place, row["thread"])].append(time_of(row["at"]))
+
+
+def pair_again(writer: Writer, where: Conversation, moments: Sequence[datetime], *, creator: frozenset[str]) -> int:
+    """Pair the stretches of a conversation in which something changed, and store the difference. Returns its size."""
+    changed = 0
+    for start, end in stretches(moments):
+        stored = writer.paired_between(where.key, start=time_text(start), end=time_text(end))
+        # Pairs at the edge of the stretch need what lies one window further out.
+        around = writer.messages_between(
+            where.platform, where.place, where.thread, start=time_text(start - WINDOW), end=time_text(end + WINDOW)
+        )
+        found = {
+            exchange.id: exchange
+            for exchange in paired(writer, where, around, creator=creator)
+            if start <= exchange.at <= end
+        }
+        for identity in stored.keys() - found.keys():
+            writer.drop_exchange(identity)
+            changed += 1
+        for identity, exchange in found.items():
+            if stored.get(identity) != dumps(encoded(exchange)):
+                writer.put_exchange(exchange)
+                changed += 1
+    return changed
+
+
+def paired(
+    writer: Writer, where: Conversation, messages: list[Message], *, creator: frozenset[str]
+) -> Iterator[Exchange]:
+    """The exchanges among `messages`, with what they reply to fetched from wherever it is, and their sources."""
+    present = {message.id for message in messages}
+    targets = sorted({m.reply_to for m in messages if m.reply_to and m.reply_to not in present})
+    beyond = [found for each in targets if (found := writer.message(where.platform, where.place, each))]
+    everything = [*beyond, *messages]
+    sources = writer.sources(where.platform, where.place, [message.id for message in everything])
+    for exchange in pair(everything, creator=creator):
+        yield replace(
+            exchange, source=sources[exchange.answer_ids[0]], question_source=sources[exchange.question_ids[0]]
+        )
+
+
+def stretches(moments: Sequence[datetime]) -> list[tuple[datetime, datetime]]:
+    """Moments widened by the pairing window and merged where they overlap."""
+    merged: list[tuple[datetime, datetime]] = []
+    for moment in sorted(moments):
+        start, end = moment - WINDOW, moment + WINDOW
+        if merged and start <= merged[-1][1] + timedelta(microseconds=1):
+            merged[-1] = (merged[-1][0], end)
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def normalised(question: str) -> str:
+    """A question by its words alone, so that case, width and punctuation do not make it another one."""
+    folded = unicodedata.normalize("NFKC", question).casefold()
+    return " ".join("".join(c if c.isalnum() else " " for c in folded).split()) or folded.strip()
+
+
+def message_event(message: Message, source: Source) -> Event:
+    """A message as first seen, or an edit when its revision is above 0."""
+    kind = Kind.EDIT if message.revision else Kind.MESSAGE
+    return about(message, message.id, kind, source=source, payload=encoded(message), revision=message.revision)
+
+
+def deletion_event(place: Place, message_id: str, *, by: Person, source: Source, at: datetime) -> Event:
+    """A message that its platform no longer has."""
+    return Event(place.platform, place.id, message_id, Kind.DELETION, 0, by, source, at)
+
+
+def exchange_event(exchange: Exchange, *, answers: str = "") -> Event:
+    """An exchange that came as a pair; `answers` is the inbox question that it closes."""
+    payload = {"exchange": encoded(exchange), "answers": answers}
+    return about(exchange, exchange.id, Kind.EXCHANGE, source=exchange.source, payload=payload)
+
+
+def passage_event(passage: Passage, *, revision: int = 0) -> Event:
+    """A piece of a document; `revision` counts the document's imports."""
+    payload = encoded(passage)
+    return about(passage, passage.id, Kind.PASSAGE, source=passage.source, payload=payload, revision=revision)
+
+
+def document_event(passages: Sequence[Passage], *, revision: int, sha256: str) -> Event:
+    """A document as a whole: after it, exactly these pieces of it are known. `passages` is not empty."""
+    first = passages[0]
+    payload = {
+        "document": first.document,
+        "revision": revision,
+        "sha256": sha256,
+        "passages": [passage.id for passage in passages],
+    }
+    return about(first, first.document, Kind.IMPORT, source=first.source, payload=payload, revision=revision)
+
+
+def question_event(message: Message, source: Source) -> Event:
+    """A question that memory has no answer to."""
+    payload = {
+        "question": message.text,
+        "asker": encoded(message.person),
+        "place": encoded(message.place),
+        "source": str(source),
+    }
+    return about(message, f"{message.place.key}:{message.id}", Kind.QUESTION, source=source, payload=payload)
+
+
+def answer_event(answer: Answer, message: Message, *, at: datetime) -> Event:
+    """What the twin answered to `message`."""
+    place = message.place
+    payload = {"answer": encoded(answer), "question": message.text, "place": encoded(place)}
+    return Event(place.platform, place.key, answer.id, Kind.ANSWER, 0, message.person, Source.TWIN, at, payload)
+
+
+def vote_event(answer_id: str, person: Person, *, value: Literal["good", "bad"], at: datetime) -> Event:
+    """A person's vote; each has its own line, the last one counts."""
+    payload = {"person": encoded(person), "value": value}
+    identity = f"{person.key}:{time_text(at)}"
+    return Event(person.platform, answer_id, identity, Kind.VOTE, 0, person, Source.OWN_DIRECT, at, payload)
+
+
+def consent_event(person: Person, place: Place, *, granted: Literal["yes", "no"], at: datetime) -> Event:
+    """A person's decision whether what they write in a place may train."""
+    payload = {"place": encoded(place), "granted": granted == "yes"}
+    identity = f"{person.key}:{time_text(at)}"
+    return Event(place.platform, place.id, identity, Kind.CONSENT, 0, person, Source.OWN_DIRECT, at, payload)
+
+
+def dismissal_event(question_id: str, by: Person, *, at: datetime) -> Event:
+    """The creator's decision not to answer a question."""
+    return Event(by.platform, "inbox", question_id, Kind.DISMISSAL, 0, by, Source.CREATOR_SURFACE, at)
+
+
+def about(
+    value: Message | Exchange | Passage,
+    identity: str,
+    kind: Kind,
+    *,
+    source: Source,
+    payload: dict[str, Any],
+    revision: int = 0,
+) -> Event:
+    """An event that happened where and when `value` did, by whoever wrote it."""
+    author = value.person if isinstance(value, Message) else value.author
+    place = value.place
+    return Event(place.platform, place.id, identity, kind, revision, author, source, value.at, payload)
