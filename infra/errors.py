@@ -3,6 +3,7 @@
     UnderstudyError
     ├── UserMistake       what the operator or member gave cannot be used; the message says what to do
     ├── ServiceTrouble    something we depend on failed; `permanent` says whether trying again can help
+    │   └── Busy          too many at once; `retry_after_s` says when to come back
     └── Refused           a safety rule said no; `reason` is the sentence that people read
 
 The first argument is always one sentence for a person. Only `infra/cli` and the HTTP edge turn them into exit codes
@@ -24,6 +25,14 @@ class ServiceTrouble(UnderstudyError):
     def __init__(self, message: str, *, permanent: bool = False) -> None:
         super().__init__(message)
         self.permanent = permanent
+
+
+class Busy(ServiceTrouble):
+    """All places and the queue behind them are taken."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class Refused(UnderstudyError):

@@ -1,0 +1,299 @@
+"""The voice over HTTP, in OpenAI's shapes: chat completions, models, health, and the operator's voices.
+
+Bearer tokens are asked for unless the server is bound to loopback. A client that goes away frees its place at once.
+"""
+
+import asyncio
+import hmac
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from infra.adapters import BASE, AdapterStore
+from infra.errors import Busy, Refused, ServiceTrouble, UnderstudyError, UserMistake
+from infra.voice.chat import Finish, Piece, Sampling, Turn
+from infra.voice.client import LocalVoice
+from infra.voice.engine import Engine
+
+
+class Text(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    role: Literal["system", "user", "assistant", "developer"]
+    content: str | list[Text]
+
+    def turn(self) -> Turn:
+        """The same as a chat template knows it."""
+        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return Turn("system" if self.role == "developer" else self.role, content)
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class Completion(BaseModel):
+    """A request; what OpenAI allows and this server cannot do is refused rather than ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str = ""
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=200)]
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    max_tokens: Annotated[int, Field(ge=1, le=8192)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=8192)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    seed: int | None = None
+    n: Literal[1] = 1
+    logprobs: Literal[False] | None = None
+    tools: None = None
+
+    def sampling(self) -> Sampling:
+        """The same as the engine knows it."""
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        most = self.max_completion_tokens or self.max_tokens or 256
+        return Sampling(self.temperature, self.top_p, most, self.seed, stop)
+
+
+class Promotion(BaseModel):
+    version: str
+
+
+@dataclass(frozen=True)
+class Voices:
+    """The running voice and the store behind it: what the admin routes and start-up act on."""
+
+    engine: Engine
+    store: AdapterStore
+
+    def promote(self, version: str | None) -> float:
+        """Check, load, probe, point, then make it the one a restart begins with; returns seconds.
+
+        Raises what the store and the engine raise; the voice before then stays, in memory and on disk.
+        """
+        if version is None:
+            seconds = self.engine.promote(None, None)
+        else:
+            self.store.may_speak(version)
+            self.store.verify(version)
+            seconds = self.engine.promote(version, self.store.gguf(version))
+        self.store.point(version)
+        return seconds
+
+    def rollback(self) -> float:
+        """Back to the voice before."""
+        return self.promote(self.store.previous())
+
+    def resume(self) -> list[str]:
+        """Speak with the stored voice after a start; falls back to the one before, then to the base.
+
+        Returns a sentence for each voice that could not be taken.
+        """
+        problems: list[str] = []
+        for version in (self.store.current(), self.store.previous()):
+            if version is None:
+                break
+            try:
+                self.store.may_speak(version)
+                self.store.verify(version)
+                self.engine.promote(version, self.store.gguf(version))
+            except UnderstudyError as error:
+                problems.append(f"Adapter {version!r} is not used: {error}")
+            else:
+                break
+        return problems
+
+    def listing(self) -> dict[str, Any]:
+        """What speaks, what spoke before, and what there is."""
+        versions = [
+            {
+                "version": version,
+                "speaks": version == self.engine.version,
+                "verdict": self.store.manifest(version).get("verdict"),
+                "tainted": self.store.tainted(version),
+            }
+            for version in self.store.versions()
+        ]
+        return {"voice": self.engine.voice, "previous": self.store.previous(), "adapters": versions}
+
+
+def routes(voices: Voices) -> APIRouter:
+    """All routes of the voice."""
+    router = APIRouter()
+    engine, voice = voices.engine, LocalVoice(voices.engine)
+
+    @router.post("/v1/chat/completions")
+    async def complete(request: Request, asked: Completion) -> Response:
+        turns = [message.turn() for message in asked.messages]
+        pieces = voice.stream(turns, asked.sampling())
+        # The first piece decides between an answer and an error status, so it is waited for before the status goes out.
+        first = await anext_while_connected(pieces, request)
+        answer = Streamed(engine.voice, asked.stream_options.include_usage)
+        if asked.stream:
+            return StreamingResponse(answer.events(first, pieces), media_type="text/event-stream")
+        return JSONResponse(await answer.whole(first, pieces, request))
+
+    @router.get("/v1/models")
+    def models() -> dict[str, Any]:
+        known = [engine.base, *(f"{engine.base}+{version}" for version in voices.store.versions())]
+        return {"object": "list", "data": [{"id": n, "object": "model", "owned_by": "understudy"} for n in known]}
+
+    @router.get("/healthz")
+    def alive() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get("/readyz")
+    def ready() -> dict[str, Any]:
+        return {"status": "ready", "voice": engine.voice, **engine.load}
+
+    @router.get("/admin/voices")
+    def listing() -> dict[str, Any]:
+        return voices.listing()
+
+    @router.post("/admin/voices/promote")
+    def promote(asked: Promotion) -> dict[str, Any]:
+        seconds = voices.promote(None if asked.version == BASE else asked.version)
+        return {"voice": engine.voice, "seconds": round(seconds, 4)}
+
+    @router.post("/admin/voices/rollback")
+    def rollback() -> dict[str, Any]:
+        seconds = voices.rollback()
+        return {"voice": engine.voice, "seconds": round(seconds, 4)}
+
+    return router
+
+
+class Streamed:
+    """One answer in OpenAI's shape, as events or whole."""
+
+    def __init__(self, voice: str, include_usage: bool) -> None:
+        self._id, self._created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
+        self._voice, self._usage = voice, include_usage
+
+    async def events(self, first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncIterator[str]:
+        """Server-sent events, ending with [DONE]; an error in the middle is an event of its own."""
+        finish: Finish | None = None
+        try:
+            yield self._event({"role": "assistant", "content": ""})
+            async for piece in chain(first, rest):
+                finish = piece.finish or finish
+                if piece.text:
+                    yield self._event({"content": piece.text})
+            assert finish is not None
+            yield self._event({}, reason=finish.reason)
+            if self._usage:
+                yield line({**self._head("chat.completion.chunk"), "choices": [], "usage": usage(finish)})
+            yield "data: [DONE]\n\n"
+        except UnderstudyError as error:
+            yield line(error_body(error))
+        finally:
+            await rest.aclose()
+
+    async def whole(self, first: Piece, rest: AsyncGenerator[Piece, None], request: Request) -> dict[str, Any]:
+        """The answer in one document."""
+        said, finish = first.text, first.finish
+        while finish is None:
+            piece = await anext_while_connected(rest, request)
+            said, finish = said + piece.text, piece.finish
+        message = {"role": "assistant", "content": said}
+        choice = {"index": 0, "message": message, "finish_reason": finish.reason, "logprobs": None}
+        return {**self._head("chat.completion"), "choices": [choice], "usage": usage(finish)}
+
+    def _event(self, delta: dict[str, str], reason: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
+        return line({**self._head("chat.completion.chunk"), "choices": [choice]})
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._voice}
+
+
+async def chain(first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncIterator[Piece]:
+    yield first
+    async for piece in rest:
+        yield piece
+
+
+async def anext_while_connected(pieces: AsyncGenerator[Piece, None], request: Request) -> Piece:
+    """The next piece; a client that leaves while it waits cancels the answer."""
+    waiting = asyncio.ensure_future(anext(pieces))
+    while not (await asyncio.wait({waiting}, timeout=0.25))[0]:
+        if await request.is_disconnected():
+            waiting.cancel()
+            await asyncio.wait({waiting})
+            raise ServiceTrouble("The client went away.")
+    return waiting.result()
+
+
+def line(document: dict[str, Any]) -> str:
+    return f"data: {json.dumps(document, ensure_ascii=False)}\n\n"
+
+
+def usage(finish: Finish) -> dict[str, Any]:
+    return {
+        "prompt_tokens": finish.prompt_tokens,
+        "completion_tokens": finish.completion_tokens,
+        "total_tokens": finish.prompt_tokens + finish.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": finish.cached_tokens},
+    }
+
+
+def status_of(error: UnderstudyError) -> tuple[int, str]:
+    """The HTTP status and OpenAI error type of one of our errors."""
+    if isinstance(error, Busy):
+        return 429, "rate_limit_error"
+    if isinstance(error, UserMistake):
+        return 400, "invalid_request_error"
+    if isinstance(error, Refused):
+        return 403, "permission_error"
+    return 503, "server_error"
+
+
+def error_body(error: UnderstudyError) -> dict[str, Any]:
+    return {"error": {"message": str(error), "type": status_of(error)[1], "param": None, "code": None}}
+
+
+def install(app: FastAPI, *, token: str | None, open_paths: tuple[str, ...] = ("/healthz",)) -> None:
+    """Give an app our errors' shapes and, where a token is set, ask every request for it."""
+
+    @app.exception_handler(UnderstudyError)
+    async def ours(request: Request, error: UnderstudyError) -> JSONResponse:
+        headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Busy) else {}
+        return JSONResponse(error_body(error), status_code=status_of(error)[0], headers=headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        return JSONResponse(error_body(UserMistake(f"{where}: {first['msg']}".removeprefix(": "))), status_code=400)
+
+    if token is not None:
+        app.middleware("http")(bearer(token, open_paths))
+
+
+def bearer(token: str, open_paths: tuple[str, ...]) -> Callable[..., Any]:
+    """Middleware that lets only requests with the token through."""
+    expected = f"Bearer {token}".encode()
+
+    async def check(request: Request, go_on: Callable[[Request], Any]) -> Response:
+        given = request.headers.get("authorization", "").encode()
+        if request.url.path in open_paths or hmac.compare_digest(given, expected):
+            response: Response = await go_on(request)
+            return response
+        body = {"error": {"message": "A bearer token is required.", "type": "authentication_error", "param": None}}
+        return JSONResponse(body, status_code=401, headers={"WWW-Authenticate": "Bearer"})
+
+    return check

@@ -1,0 +1,476 @@
+"""The engine: many answers at once from one set of weights, in a thread of its own.
+
+Every step of the thread computes one batch for each voice in use: the next token of every running stream, then pieces
+of the prompts that wait, bounded so that no running stream stalls behind a long prompt (continuous batching with
+chunked prefill). The beginning that prompts share, the persona, is computed once and shared between sequences.
+
+A swap loads the adapter between two steps (milliseconds), prepares and probes a second context beside the running one,
+and then points new requests at it; running streams finish where they began, and the old context is freed after the
+last of them. KV memory belongs to a context, so no answer can read what another voice computed.
+
+Only the engine's thread touches a context that serves; a context being prepared belongs to the thread that prepares it.
+"""
+
+import codecs
+import queue
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infra.errors import Busy, ServiceTrouble, UnderstudyError, UserMistake
+from infra.voice.chat import Finish, FinishReason, Piece, Sampling, Turn
+from infra.voice.llama import Adapter, Context, Model, Sampler
+
+# Rows of one batch. llama.cpp computes a prompt fastest in hundreds of rows.
+BATCH = 512
+# While somebody is being answered, a step computes no more prompt than this, so that the gap between two tokens of a
+# running stream stays near a tenth of a second on two cores.
+PROMPT_PIECE = 128
+# The sequence that keeps the shared beginning of prompts. Streams use the numbers after it.
+SHARED = 0
+# Sharing less than this costs more bookkeeping than it saves.
+LEAST_SHARED = 16
+
+PROBE = (Turn("user", "Say hello."),)
+
+Emit = Callable[[Piece | UnderstudyError], None]
+
+
+@dataclass
+class Stream:
+    """One request on its way. Times are `time.perf_counter` seconds."""
+
+    prompt: list[int]
+    sampling: Sampling
+    emit: Emit
+    accepted: float
+    sequence: int = -1
+    computed: int = 0
+    cached: int = 0
+    said: list[int] = field(default_factory=list)
+    sampler: Sampler | None = None
+    text: "TextOut | None" = None
+    started: float = 0.0
+    first: float = 0.0
+    cancelled: bool = False
+
+    @property
+    def prefilled(self) -> bool:
+        return self.computed >= len(self.prompt)
+
+
+class TextOut:
+    """Tokens in, whole characters out; ends before a stop text, also one that comes in pieces."""
+
+    def __init__(self, stop: tuple[str, ...]) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._stop = [text for text in stop if text]
+        self._held = ""
+        self.stopped = False
+
+    def push(self, raw: bytes) -> str:
+        """What may be shown after these bytes."""
+        self._held += self._decoder.decode(raw)
+        for text in self._stop:
+            at = self._held.find(text)
+            if at >= 0:
+                self.stopped = True
+                self._held = self._held[:at]
+        return self._release(0 if self.stopped else self._begun())
+
+    def rest(self) -> str:
+        """What was held back, at the end."""
+        if not self.stopped:
+            self._held += self._decoder.decode(b"", final=True)
+        return self._release(0)
+
+    def _begun(self) -> int:
+        """How many of the last characters may be the beginning of a stop text."""
+        longest = 0
+        for text in self._stop:
+            for size in range(min(len(text) - 1, len(self._held)), longest, -1):
+                if self._held.endswith(text[:size]):
+                    longest = size
+                    break
+        return longest
+
+    def _release(self, keep: int) -> str:
+        cut = len(self._held) - keep
+        shown, self._held = self._held[:cut], self._held[cut:]
+        return shown
+
+
+class Speaker:
+    """One voice being served: a context, its adapter if it has one, and the streams it answers."""
+
+    def __init__(
+        self, name: str, version: str | None, *, context: Context, adapter: Adapter | None, streams: int
+    ) -> None:
+        self.name, self.version, self.context, self.adapter = name, version, context, adapter
+        self.running: list[Stream] = []
+        self._free = list(range(SHARED + 1, SHARED + 1 + streams))
+        self._shared: list[int] = []
+        self._last: list[int] = []
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there is a sequence for one more stream."""
+        return bool(self._free)
+
+    def begin(self, stream: Stream) -> None:
+        """Give a stream its sequence, and the shared beginning that is computed already."""
+        stream.sequence = self._free.pop()
+        stream.started = time.perf_counter()
+        common = common_prefix(self._shared, stream.prompt[:-1])
+        if common >= LEAST_SHARED:
+            self.context.share(SHARED, stream.sequence, tokens=common)
+            stream.computed = stream.cached = common
+        self.running.append(stream)
+
+    def prefilled(self, stream: Stream) -> None:
+        """Keep what this prompt has in common with the one before it, when that is more than is kept now."""
+        common = common_prefix(self._last, stream.prompt[:-1])
+        self._last = stream.prompt
+        if common >= LEAST_SHARED and common != len(self._shared):
+            self.context.forget(SHARED)
+            self.context.share(stream.sequence, SHARED, tokens=common)
+            self._shared = stream.prompt[:common]
+
+    def end(self, stream: Stream) -> None:
+        """Take the sequence back."""
+        self.context.forget(stream.sequence)
+        self._free.append(stream.sequence)
+        self.running.remove(stream)
+        if stream.sampler is not None:
+            stream.sampler.free()
+
+    def free(self) -> None:
+        self.context.free()
+        if self.adapter is not None:
+            self.adapter.free()
+
+
+class Engine:
+    """Serves one base model with at most one adapter to new requests. Safe to call from any thread."""
+
+    def __init__(
+        self,
+        weights: Path,
+        *,
+        base: str,
+        base_sha256: str,
+        streams: int = 8,
+        waiting: int = 32,
+        context_tokens: int = 2048,
+        threads: int = 2,
+    ) -> None:
+        """Load the weights and start serving the bare base.
+
+        `base` names it in voices; `base_sha256` is what an adapter's metadata must name. At most `waiting` requests
+        queue behind `streams` running ones, each of up to `context_tokens` of prompt and answer together.
+        """
+        self.base, self.base_sha256 = base, base_sha256
+        self._streams, self._waiting_most, self._context_tokens, self._threads = (
+            streams,
+            waiting,
+            context_tokens,
+            threads,
+        )
+        self._model = Model(weights)
+        self._current = self._speaker(None, None)
+        self._draining: list[Speaker] = []
+        self._waiting: deque[Stream] = deque()
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._wake = threading.Condition()
+        self._swapping = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="voice", daemon=True)
+        self._thread.start()
+
+    @property
+    def voice(self) -> str:
+        """The name of the voice that new requests get."""
+        return self._current.name
+
+    @property
+    def version(self) -> str | None:
+        """The adapter version that new requests get; None is the bare base."""
+        return self._current.version
+
+    @property
+    def load(self) -> dict[str, int]:
+        """How many streams run and how many wait."""
+        running = sum(len(speaker.running) for speaker in (self._current, *self._draining))
+        return {"running": running, "waiting": len(self._waiting), "voices_loaded": 1 + len(self._draining)}
+
+    def submit(self, turns: Sequence[Turn], sampling: Sampling, emit: Emit) -> Stream:
+        """Queue one request; `emit` is called from the engine's thread with every piece, or once with an error.
+
+        Raises UserMistake when prompt and answer cannot fit, Busy when the queue is full, ServiceTrouble when closed.
+        """
+        prompt = self._model.turn_tokens(turns)
+        stream = Stream(prompt, sampling, emit, time.perf_counter())
+        if len(prompt) + sampling.max_tokens > self._context_tokens:
+            raise UserMistake(
+                f"The prompt has {len(prompt)} tokens; with max_tokens {sampling.max_tokens} it exceeds the context of "
+                f"{self._context_tokens}."
+            )
+        with self._wake:
+            if self._closed:
+                raise ServiceTrouble("The voice is shutting down.")
+            if len(self._waiting) >= self._waiting_most:
+                raise Busy(f"The voice is busy: {len(self._waiting)} requests are waiting already.", retry_after_s=2)
+            self._waiting.append(stream)
+            self._wake.notify()
+        return stream
+
+    def cancel(self, stream: Stream) -> None:
+        """Stop answering; the stream's place is free before the next step."""
+        with self._wake:
+            stream.cancelled = True
+            self._wake.notify()
+
+    def promote(self, version: str | None, adapter: Path | None) -> float:
+        """Let new requests be answered by `adapter`, or by the bare base; returns the seconds it took.
+
+        Raises ServiceTrouble when the adapter cannot be loaded, belongs to another base or fails its probe; the voice
+        before then stays, untouched.
+        """
+        with self._swapping:
+            began = time.perf_counter()
+            # `llama_adapter_lora_init` changes the model's list of adapters, which decoding reads: between two steps.
+            loaded = self._call(lambda: Adapter(self._model, adapter)) if adapter is not None else None
+            try:
+                self._check_base(loaded, adapter)
+                speaker = self._speaker(version, loaded)
+            except UnderstudyError:
+                if loaded is not None:
+                    self._call(loaded.free)
+                raise
+            try:
+                probe(speaker.context)
+            except UnderstudyError:
+                self._call(speaker.free)
+                raise
+            self._call(lambda: self._point(speaker))
+            return time.perf_counter() - began
+
+    def close(self) -> None:
+        """End every stream with an error, stop the thread and free the weights."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _check_base(self, adapter: Adapter | None, path: Path | None) -> None:
+        if adapter is None:
+            return
+        trained_on = adapter.metadata("twin.base_sha256")
+        if trained_on != self.base_sha256:
+            raise ServiceTrouble(
+                f"{str(path)!r} was trained on base {trained_on[:12] or 'unknown'!r}, served is "
+                f"{self.base_sha256[:12]!r}: retrain it.",
+                permanent=True,
+            )
+
+    def _speaker(self, version: str | None, adapter: Adapter | None) -> Speaker:
+        """A context of its own for one voice."""
+        context = Context(
+            self._model,
+            tokens=self._context_tokens,
+            sequences=self._streams + 1,
+            batch=BATCH,
+            threads=self._threads,
+            adapter=adapter,
+        )
+        name = f"{self.base}+{version}" if version else self.base
+        return Speaker(name, version, context=context, adapter=adapter, streams=self._streams)
+
+    def _point(self, speaker: Speaker) -> None:
+        """New requests go to `speaker`; what runs finishes where it began."""
+        self._draining.append(self._current)
+        self._current = speaker
+
+    def _call(self, work: Callable[[], Any]) -> Any:
+        """Run `work` in the engine's thread between two steps."""
+        done: Future[Any] = Future()
+        self._calls.put((work, done))
+        with self._wake:
+            self._wake.notify()
+        return done.result()
+
+    def _serve(self) -> None:
+        """The thread: wait for work, do a step, until closed."""
+        while True:
+            with self._wake:
+                while not (self._closed or self._waiting or not self._calls.empty() or self._busy()):
+                    self._wake.wait()
+                if self._closed:
+                    break
+            self._step()
+        self._shut_down()
+
+    def _busy(self) -> bool:
+        return bool(self._current.running or self._draining)
+
+    def _step(self) -> None:
+        self._run_calls()
+        self._admit()
+        for speaker in (*self._draining, self._current):
+            self._drop_cancelled(speaker)
+            if speaker.running:
+                self._advance(speaker)
+        for speaker in [each for each in self._draining if not each.running]:
+            self._draining.remove(speaker)
+            speaker.free()
+
+    def _run_calls(self) -> None:
+        while not self._calls.empty():
+            work, done = self._calls.get()
+            try:
+                done.set_result(work())
+            except UnderstudyError as error:
+                done.set_exception(error)
+
+    def _admit(self) -> None:
+        """Begin as many waiting requests as fit, in the order they came."""
+        with self._wake:
+            while self._waiting and (self._waiting[0].cancelled or self._current.has_room):
+                stream = self._waiting.popleft()
+                if stream.cancelled:
+                    continue
+                seed = stream.sampling.seed if stream.sampling.seed is not None else random.getrandbits(32)
+                stream.sampler = Sampler(stream.sampling, seed)
+                stream.text = TextOut(stream.sampling.stop)
+                self._current.begin(stream)
+
+    def _drop_cancelled(self, speaker: Speaker) -> None:
+        for stream in [each for each in speaker.running if each.cancelled]:
+            speaker.end(stream)
+
+    def _advance(self, speaker: Speaker) -> None:
+        """One batch for one voice: a token of every running stream, then pieces of prompts."""
+        rows, asked = plan(speaker.running)
+        try:
+            speaker.context.decode(rows)
+        except ServiceTrouble as trouble:
+            # Whatever the memory holds now is in doubt: every stream of this voice ends, with the reason.
+            for stream in list(speaker.running):
+                stream.emit(trouble)
+                speaker.end(stream)
+            return
+        for stream, row in asked:
+            if not stream.said:
+                speaker.prefilled(stream)
+            assert stream.sampler is not None
+            self._say(speaker, stream, stream.sampler.sample(speaker.context, row))
+
+    def _say(self, speaker: Speaker, stream: Stream, token: int) -> None:
+        """One new token of a stream: show what it completes, or end."""
+        assert stream.text is not None
+        stream.first = stream.first or time.perf_counter()
+        if self._model.ends(token):
+            self._end(speaker, stream, "stop", stream.text.rest())
+            return
+        stream.said.append(token)
+        shown = stream.text.push(self._model.piece(token))
+        if stream.text.stopped:
+            self._end(speaker, stream, "stop", shown)
+        elif len(stream.said) >= stream.sampling.max_tokens:
+            self._end(speaker, stream, "length", shown + stream.text.rest())
+        elif shown:
+            stream.emit(Piece(shown))
+
+    def _end(self, speaker: Speaker, stream: Stream, reason: FinishReason, shown: str) -> None:
+        now = time.perf_counter()
+        finish = Finish(
+            reason=reason,
+            voice=speaker.name,
+            prompt_tokens=len(stream.prompt),
+            completion_tokens=len(stream.said),
+            cached_tokens=stream.cached,
+            queue_ms=round((stream.started - stream.accepted) * 1000, 2),
+            first_token_ms=round((stream.first - stream.accepted) * 1000, 2),
+            total_ms=round((now - stream.accepted) * 1000, 2),
+        )
+        speaker.end(stream)
+        stream.emit(Piece(shown, finish))
+
+    def _shut_down(self) -> None:
+        gone = ServiceTrouble("The voice is shutting down.")
+        for speaker in (self._current, *self._draining):
+            for stream in list(speaker.running):
+                stream.emit(gone)
+                speaker.end(stream)
+            speaker.free()
+        for stream in self._waiting:
+            stream.emit(gone)
+        while not self._calls.empty():
+            self._calls.get()[1].set_exception(gone)
+        self._model.free()
+
+
+def plan(running: Sequence[Stream]) -> tuple[list[tuple[int, int, int, bool]], list[tuple[Stream, int]]]:
+    """The rows of one batch and which stream asked for the logits of which row.
+
+    Streams that speak come first, then as much of the oldest prompts as there is room for.
+    """
+    rows: list[tuple[int, int, int, bool]] = []
+    asked: list[tuple[Stream, int]] = []
+    for stream in running:
+        if stream.prefilled:
+            asked.append((stream, len(rows)))
+            rows.append((stream.said[-1], len(stream.prompt) + len(stream.said) - 1, stream.sequence, True))
+    room = PROMPT_PIECE if rows else BATCH
+    # First come, first served: finishing one prompt serves its reader sooner than advancing all of them a little.
+    for stream in [each for each in running if not each.prefilled]:
+        if room <= 0:
+            break
+        upto = min(len(stream.prompt), stream.computed + room)
+        for position in range(stream.computed, upto):
+            last = position == len(stream.prompt) - 1
+            if last:
+                asked.append((stream, len(rows)))
+            rows.append((stream.prompt[position], position, stream.sequence, last))
+        room -= upto - stream.computed
+        stream.computed = upto
+    return rows, asked
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many tokens two prompts begin with alike."""
+    for index, (one, other) in enumerate(zip(left, right, strict=False)):
+        if one != other:
+            return index
+    return min(len(left), len(right))
+
+
+def probe(context: Context) -> None:
+    """Let a new context say a few words before anybody hears it; leaves its memory empty.
+
+    Raises ServiceTrouble when its numbers are not finite or it has nothing to say.
+    """
+    model = context.model
+    tokens = model.turn_tokens(PROBE)
+    context.decode([(token, n, SHARED, n == len(tokens) - 1) for n, token in enumerate(tokens)])
+    said = b""
+    for position in range(len(tokens), len(tokens) + 8):
+        logits = context.logits(len(tokens) - 1 if position == len(tokens) else 0)
+        if not np.isfinite(logits).all():
+            raise ServiceTrouble("The new voice fails its probe: its numbers are not finite.", permanent=True)
+        token = int(logits.argmax())
+        if model.ends(token):
+            break
+        said += model.piece(token)
+        context.decode([(token, position, SHARED, True)])
+    context.forget(SHARED)
+    if not said.strip():
+        raise ServiceTrouble("The new voice fails its probe: it has nothing to say.", permanent=True)

@@ -1,0 +1,249 @@
+"""llama.cpp, as much of it as a voice needs: the only module that imports `llama_cpp`.
+
+Thin owners of C objects with the checks that the C side leaves to the caller: NULL pointers are falsy and not None, a
+batch that does not fit is an error code, an adapter must outlive every context that uses it. None of these classes is
+safe to share between threads without care; `engine.py` says which thread may touch what.
+"""
+
+import ctypes
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from infra.errors import ServiceTrouble, UserMistake
+from infra.voice.chat import Sampling, Turn
+
+Format = Literal["Q4_0", "Q8_0", "F16"]
+
+# Sorting 50k candidates for every token costs more than the model's own work on a small base; nothing below the 256th
+# is ever drawn at a top_p that makes sense.
+TOP_K = 256
+PENALTY_WINDOW = 64
+
+
+@cache
+def lib() -> Any:
+    """The bindings, loaded once, with llama.cpp's own log switched off: it would mix with ours."""
+    import llama_cpp.llama_cpp as bindings
+
+    lib.log = bindings.llama_log_callback(lambda level, text, data: None)  # type: ignore[attr-defined]
+    bindings.llama_log_set(lib.log, None)  # type: ignore[attr-defined]
+    bindings.llama_backend_init()
+    return bindings
+
+
+class Model:
+    """A base model's weights, its tokenizer and its chat template."""
+
+    def __init__(self, path: Path) -> None:
+        """Load a GGUF file. Raises ServiceTrouble when llama.cpp cannot."""
+        self._lib = lib()
+        self.path = path
+        self.pointer = self._lib.llama_model_load_from_file(os.fsencode(path), self._lib.llama_model_default_params())
+        if not self.pointer:
+            raise ServiceTrouble(f"llama.cpp cannot load {str(path)!r} as a model.", permanent=True)
+        self._vocab = self._lib.llama_model_get_vocab(self.pointer)
+        self.vocabulary: int = self._lib.llama_vocab_n_tokens(self._vocab)
+        eot, eos = self._lib.llama_vocab_eot(self._vocab), self._lib.llama_vocab_eos(self._vocab)
+        self.end_of_turn: int = eot if eot >= 0 else eos
+        template = self.metadata("tokenizer.chat_template")
+        if not template:
+            raise UserMistake(f"{str(path)!r} carries no chat template; choose an instruct model.")
+        self._template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(template)
+
+    def metadata(self, key: str) -> str:
+        """A text value of the GGUF's metadata; empty when there is none."""
+        return read_text(
+            lambda buffer, size: self._lib.llama_model_meta_val_str(self.pointer, key.encode(), buffer, size)
+        )
+
+    def prompt(self, turns: Sequence[Turn]) -> str:
+        """The turns as the model's own chat template writes them, ready for the assistant to speak."""
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        return self._template.render(messages=messages, add_generation_prompt=True, bos_token="", eos_token="")
+
+    def tokens(self, text: str, *, special: Literal["parse", "plain"] = "parse") -> list[int]:
+        """Token ids of `text`. "parse" reads control tokens in it, as templates write them."""
+        raw = text.encode("utf-8", "replace")
+        room = len(raw) + 8
+        buffer = (self._lib.llama_token * room)()
+        count = self._lib.llama_tokenize(self._vocab, raw, len(raw), buffer, room, False, special == "parse")
+        assert count >= 0, f"{room} tokens were not enough for {len(raw)} bytes"
+        return list(buffer[:count])
+
+    def turn_tokens(self, turns: Sequence[Turn]) -> list[int]:
+        """Token ids of a whole prompt. Control tokens in people's words stay words: only the template's are read."""
+        return self.tokens(self.prompt([Turn(t.role, disarm(t.content)) for t in turns]))
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of one token, which may be part of a character."""
+        buffer = ctypes.create_string_buffer(64)
+        size = self._lib.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+        if size < 0:
+            buffer = ctypes.create_string_buffer(-size)
+            size = self._lib.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+        return buffer.raw[:size]
+
+    def ends(self, token: int) -> bool:
+        """Whether this token ends a turn."""
+        return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
+
+    def free(self) -> None:
+        if self.pointer:
+            self._lib.llama_model_free(self.pointer)
+            self.pointer = None
+
+
+def disarm(text: str) -> str:
+    """Words in which no control token of a chat template can be read: a member cannot speak as the system."""
+    return text.replace("<|", "<\u200b|")
+
+
+class Adapter:
+    """A LoRA adapter on a model. Free it only when no context uses it."""
+
+    def __init__(self, model: Model, path: Path) -> None:
+        """Load a GGUF adapter. Raises ServiceTrouble when it is missing, broken or shaped for another model."""
+        self._lib = lib()
+        # A failed load is a NULL pointer object, which is not None: only its truth tells.
+        self.pointer = self._lib.llama_adapter_lora_init(model.pointer, os.fsencode(path)) if path.is_file() else None
+        if not self.pointer:
+            raise ServiceTrouble(f"{str(path)!r} is no adapter for {model.path.name!r}.", permanent=True)
+
+    def metadata(self, key: str) -> str:
+        """A text value of the adapter's metadata; empty when there is none."""
+        return read_text(
+            lambda buffer, size: self._lib.llama_adapter_meta_val_str(self.pointer, key.encode(), buffer, size)
+        )
+
+    def free(self) -> None:
+        if self.pointer:
+            self._lib.llama_adapter_lora_free(self.pointer)
+            self.pointer = None
+
+
+class Context:
+    """The running state of a model: the KV memory of up to `sequences` sequences, and at most one adapter."""
+
+    def __init__(
+        self, model: Model, *, tokens: int, sequences: int, batch: int, threads: int, adapter: Adapter | None = None
+    ) -> None:
+        """Allocate for up to `tokens` tokens in each sequence. Raises ServiceTrouble when memory does not suffice."""
+        self._lib = lib()
+        self.model = model
+        params = self._lib.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = tokens * sequences, batch, min(batch, 512)
+        params.n_seq_max = sequences
+        # One stretch of memory for each sequence: in a unified one, every token attends over the cells of all the
+        # others too, masked but computed, which measured twice the time of a prompt at eight streams.
+        params.kv_unified = False
+        # On CPUs the fused attention costs a generated token half its speed and gains a prompt a tenth.
+        params.flash_attn_type = 0
+        params.n_threads = params.n_threads_batch = threads
+        self.pointer = self._lib.llama_init_from_model(model.pointer, params)
+        if not self.pointer:
+            raise ServiceTrouble(f"llama.cpp cannot make a context of {tokens * sequences} tokens: not enough memory.")
+        self._memory = self._lib.llama_get_memory(self.pointer)
+        self._batch = self._lib.llama_batch_init(batch, 0, 1)
+        self._capacity = batch
+        if adapter is not None:
+            self._use(adapter)
+
+    def _use(self, adapter: Adapter) -> None:
+        adapters = (self._lib.llama_adapter_lora_p_ctypes * 1)(adapter.pointer)
+        scales = (ctypes.c_float * 1)(1.0)
+        if self._lib.llama_set_adapters_lora(self.pointer, adapters, 1, scales) != 0:
+            self.free()
+            raise ServiceTrouble("llama.cpp refused the adapter.", permanent=True)
+
+    def decode(self, rows: Sequence[tuple[int, int, int, bool]]) -> None:
+        """Compute rows of (token, position, sequence, wants logits). Raises ServiceTrouble when they do not fit."""
+        assert len(rows) <= self._capacity, f"{len(rows)} rows in a batch of {self._capacity}"
+        batch = self._batch
+        batch.n_tokens = len(rows)
+        for row, (token, position, sequence, logits) in enumerate(rows):
+            batch.token[row] = token
+            batch.pos[row] = position
+            batch.n_seq_id[row] = 1
+            batch.seq_id[row][0] = sequence
+            batch.logits[row] = logits
+        status = self._lib.llama_decode(self.pointer, batch)
+        if status != 0:
+            raise ServiceTrouble(f"llama.cpp could not compute a batch of {len(rows)} tokens (status {status}).")
+
+    def logits(self, row: int) -> np.ndarray:
+        """The logits that row `row` of the last batch asked for: float32, one for each token of the vocabulary."""
+        found = self._lib.llama_get_logits_ith(self.pointer, row)
+        return np.ctypeslib.as_array(found, shape=(self.model.vocabulary,)).copy()
+
+    def share(self, source: int, target: int, *, tokens: int) -> None:
+        """Let the empty sequence `target` begin with the first `tokens` of `source`, computed once."""
+        # Between stretches of memory llama.cpp copies whole sequences only; what is too much is dropped after.
+        self._lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self.forget(target, after=tokens)
+
+    def forget(self, sequence: int, *, after: int = 0) -> None:
+        """Free a sequence's cells from position `after` on."""
+        self._lib.llama_memory_seq_rm(self._memory, sequence, after, -1)
+
+    def free(self) -> None:
+        if self.pointer:
+            self._lib.llama_batch_free(self._batch)
+            self._lib.llama_free(self.pointer)
+            self.pointer = None
+
+
+class Sampler:
+    """llama.cpp's own samplers in its usual order, for one request."""
+
+    def __init__(self, sampling: Sampling, seed: int) -> None:
+        self._lib = lib()
+        self._chain = self._lib.llama_sampler_chain_init(self._lib.llama_sampler_chain_default_params())
+        add = self._lib.llama_sampler_chain_add
+        if sampling.repeat_penalty != 1.0:
+            penalties = self._lib.llama_sampler_init_penalties
+            add(self._chain, penalties(0, PENALTY_WINDOW, sampling.repeat_penalty, 0.0, 0.0))
+        if sampling.temperature == 0:
+            add(self._chain, self._lib.llama_sampler_init_greedy())
+            return
+        add(self._chain, self._lib.llama_sampler_init_top_k(TOP_K))
+        add(self._chain, self._lib.llama_sampler_init_top_p(sampling.top_p, 1))
+        add(self._chain, self._lib.llama_sampler_init_temp(sampling.temperature))
+        add(self._chain, self._lib.llama_sampler_init_dist(seed & 0xFFFFFFFF))
+
+    def sample(self, context: Context, row: int) -> int:
+        """The next token after row `row` of the last batch."""
+        return int(self._lib.llama_sampler_sample(self._chain, context.pointer, row))
+
+    def free(self) -> None:
+        if self._chain:
+            self._lib.llama_sampler_free(self._chain)
+            self._chain = None
+
+
+def quantise(source: Path, target: Path, form: Format, *, threads: int) -> None:
+    """Write `source` again in another format. Raises ServiceTrouble when llama.cpp cannot."""
+    bindings = lib()
+    params = bindings.llama_model_quantize_default_params()
+    params.ftype = {
+        "Q4_0": bindings.LLAMA_FTYPE_MOSTLY_Q4_0,
+        "Q8_0": bindings.LLAMA_FTYPE_MOSTLY_Q8_0,
+        "F16": bindings.LLAMA_FTYPE_MOSTLY_F16,
+    }[form]
+    params.nthread = threads
+    # The packaged base is quantised already; `weights.py` measures what doing it again costs.
+    params.allow_requantize = True
+    if bindings.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)) != 0:
+        raise ServiceTrouble(f"llama.cpp could not write {str(source)!r} as {form}: is the disk full?")
+
+
+def read_text(read: Any) -> str:
+    """A text that C writes into a buffer and whose length it returns, negative when there is none."""
+    buffer = ctypes.create_string_buffer(1 << 16)
+    size = read(buffer, len(buffer))
+    return buffer.value.decode("utf-8", "replace") if size >= 0 else ""

@@ -1,0 +1,135 @@
+"""Text to vectors: dense by a sentence-transformers model, sparse by BM25 term weights.
+
+Dense finds the same question in other words; sparse finds names, numbers and Chinese terms that a small English model
+blurs. Terms are Snowball stems of words, and single characters and pairs of them for Chinese, Japanese and Korean.
+"""
+
+import importlib.util
+import re
+import unicodedata
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infra.errors import UserMistake
+
+# Okapi BM25 (Robertson and Zaragoza 2009), the values Lucene and Qdrant take too. The average length is fixed, since a
+# collection that grows would otherwise need every weight again; 40 terms is what the exchanges we measured have.
+K1, B, AVERAGE_TERMS = 1.2, 0.75, 40.0
+
+CJK = "\u2e80-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+RUNS = re.compile(f"[{CJK}]+|[^\\W{CJK}]+(?:['’][^\\W{CJK}]+)?")
+IS_CJK = re.compile(f"[{CJK}]")
+
+# Words that say nothing about what a question is about.
+STOP = frozenset(
+    """a an and any are as at be been but by can could did do does for from get has have he her his how i if in is it
+    its just let me my no not of on or our out please she should so some than that the their them then there these
+    they this to too up us was we were what when where which while who why will with would you your about into also am
+    的 了 吗 呢 啊 吧 是 在 我 你 他 她 它 们 这 那 有 和 就 都 也 很 到 说 要 会 着 没 看 好 上 下 么 怎 什 为 请 问
+    可 以 能 不""".split()  # noqa: SIM905  a list of 130 quoted words is harder to read
+)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Term numbers, ascending and each once, and their weights."""
+
+    indices: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+def terms(text: str) -> list[str]:
+    """The terms of `text` in order: stems, and for CJK every character and every pair of neighbours."""
+    found: list[str] = []
+    for run in RUNS.findall(unicodedata.normalize("NFKC", text).casefold()):
+        if IS_CJK.match(run):
+            found += run
+            found += [run[at : at + 2] for at in range(len(run) - 1)]
+        else:
+            found.append(stem(run))
+    return found
+
+
+def content_terms(text: str) -> set[str]:
+    """The terms that say what `text` is about."""
+    stops = stop_terms()
+    return {term for term in terms(text) if term not in stops}
+
+
+@cache
+def stop_terms() -> frozenset[str]:
+    return frozenset({*STOP, *(stem(word) for word in STOP)})
+
+
+@cache
+def stem(word: str) -> str:
+    return str(stemmer().stemWord(word.replace("’", "'").removesuffix("'s")))
+
+
+@cache
+def stemmer() -> Any:
+    import snowballstemmer
+
+    return snowballstemmer.stemmer("english")
+
+
+def document_weights(text: str) -> Sparse:
+    """BM25 weights of a document's terms, without IDF: the index knows how rare a term is."""
+    counts = Counter(terms(text))
+    length = K1 * (1 - B + B * sum(counts.values()) / AVERAGE_TERMS)
+    return sparse({term: count * (K1 + 1) / (count + length) for term, count in counts.items()})
+
+
+def query_weights(text: str) -> Sparse:
+    """A query's terms, each counting once; a query of stop words alone keeps them."""
+    return sparse(dict.fromkeys(content_terms(text) or set(terms(text)), 1.0))
+
+
+def sparse(weights: dict[str, float]) -> Sparse:
+    """Terms as numbers. Two terms that share a number, one pair in four billion, add up."""
+    numbered: dict[int, float] = {}
+    for term, weight in weights.items():
+        number = zlib.crc32(term.encode())
+        numbered[number] = numbered.get(number, 0.0) + weight
+    indices = tuple(sorted(numbered))
+    return Sparse(indices, tuple(numbered[index] for index in indices))
+
+
+class Encoder:
+    """A dense embedder. Loading takes a second or two; one process needs one."""
+
+    def __init__(self, name: str, *, threads: int = 2) -> None:
+        """`name` is `package:NAME`, `hub:REPO` or a folder. Raises UserMistake when there is no such model."""
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        torch.set_num_threads(threads)
+        self.name = name
+        self._model = SentenceTransformer(location(name), device="cpu")
+        self.dimension = int(self._model.get_embedding_dimension() or 0)
+
+    def dense(self, texts: list[str]) -> np.ndarray:
+        """Unit vectors, float32, (texts, dimension)."""
+        found = self._model.encode(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(found, dtype=np.float32).reshape(len(texts), self.dimension)
+
+
+def location(name: str) -> str:
+    """What sentence-transformers loads for an embedder's name."""
+    kind, _, rest = name.partition(":")
+    if kind == "hub":
+        return rest
+    if kind == "package":
+        spec = importlib.util.find_spec(rest)
+        if spec is None or not spec.submodule_search_locations:
+            raise UserMistake(f"The package {rest!r} is not installed. Run: pip install understudy.")
+        return str(Path(spec.submodule_search_locations[0]) / "model")
+    if not Path(name).is_dir():
+        raise UserMistake(f"There is no embedder at {name!r}.")
+    return name

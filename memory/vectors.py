@@ -1,0 +1,281 @@
+"""The vector index: the only file that knows Qdrant, embedded (Qdrant Edge) or as a server, with one behaviour.
+
+A collection holds ids, vectors and what searches filter by, never words: those come from the journal, so that what is
+forgotten there cannot live on here. Its name carries embedder, dimension and schema version; `switch` moves the alias
+to a new collection when it is complete. The engine in this process allows one process per folder.
+"""
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from infra.errors import ServiceTrouble
+from infra.files import write_atomic
+from memory.encode import Sparse
+
+SCHEMA = 1
+ALIAS = "understudy"
+FILTERS = ("kind", "community", "visibility")
+
+
+@dataclass(frozen=True)
+class Vector:
+    """One exchange or passage as the index keeps it."""
+
+    id: str
+    kind: str
+    community: str
+    visibility: str
+    dense: np.ndarray
+    sparse: Sparse
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a search may see."""
+
+    community: str = "main"
+    visibility: tuple[str, ...] = ("public",)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An id and its score: cosine for dense, BM25 with IDF for sparse."""
+
+    id: str
+    score: float
+
+
+class Collection(Protocol):
+    """One set of vectors."""
+
+    def upsert(self, vectors: Sequence[Vector]) -> None: ...
+    def delete(self, ids: Sequence[str]) -> None: ...
+    def dense(self, vector: np.ndarray, scope: Scope, limit: int) -> list[Hit]: ...
+    def sparse(self, query: Sparse, scope: Scope, limit: int) -> list[Hit]: ...
+    def count(self) -> int: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Store(Protocol):
+    """Where collections live, and which of them answers."""
+
+    def current(self) -> str | None: ...
+    def open(self, name: str, dimension: int) -> Collection: ...
+    def switch(self, name: str) -> None: ...
+
+
+def collection_name(embedder: str, dimension: int) -> str:
+    """The name of the collection that this embedder fills."""
+    plain = re.sub(r"[^a-z0-9]+", "-", embedder.casefold()).strip("-")
+    return f"{ALIAS}_{plain}_{dimension}_v{SCHEMA}"
+
+
+class EdgeStore:
+    """Collections of the engine in this process, one folder each, beside a file that names the one that answers."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def current(self) -> str | None:
+        alias = self._folder / ALIAS
+        return alias.read_text(encoding="utf-8") if alias.is_file() else None
+
+    def open(self, name: str, dimension: int) -> "EdgeCollection":
+        """The collection, made when it is not there. Raises ServiceTrouble when another process holds it."""
+        return EdgeCollection(self._folder / name, dimension)
+
+    def switch(self, name: str) -> None:
+        """Let `name` answer from now on, and remove the others."""
+        write_atomic(self._folder / ALIAS, name)
+        for folder in self._folder.iterdir():
+            if folder.is_dir() and folder.name != name:
+                shutil.rmtree(folder)
+
+
+class EdgeCollection:
+    """A Qdrant Edge shard. Its write-ahead log makes every update survive a kill; exact search needs no index build."""
+
+    def __init__(self, folder: Path, dimension: int) -> None:
+        import qdrant_edge as edge
+
+        self._edge = edge
+        config = edge.EdgeConfig(
+            vectors={
+                "dense": edge.EdgeVectorParams(
+                    dimension, edge.Distance.Cosine, hnsw_config=edge.HnswIndexConfig(0, 16, 10**9)
+                )
+            },
+            sparse_vectors={"sparse": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
+            max_search_threads=1,
+            wal_enabled=True,
+        )
+        exists = folder.is_dir() and any(folder.iterdir())
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._shard = edge.EdgeShard.load(str(folder)) if exists else edge.EdgeShard.create(str(folder), config)
+        except Exception as error:
+            raise ServiceTrouble(
+                f"Could not open the index in {str(folder)!r}: {error}. Is another Understudy running on this folder?"
+            ) from error
+        if not exists:
+            for field in FILTERS:
+                operation = edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Keyword)
+                self._shard.update(operation)
+
+    def upsert(self, vectors: Sequence[Vector]) -> None:
+        edge = self._edge
+        points = [
+            edge.Point(
+                each.id,
+                {
+                    "dense": each.dense.tolist(),
+                    "sparse": edge.SparseVector(list(each.sparse.indices), list(each.sparse.values)),
+                },
+                {field: getattr(each, field) for field in FILTERS},
+            )
+            for each in vectors
+        ]
+        self._shard.update(edge.UpdateOperation.upsert_points(points))
+
+    def delete(self, ids: Sequence[str]) -> None:
+        self._shard.update(self._edge.UpdateOperation.delete_points(list(ids)))
+
+    def dense(self, vector: np.ndarray, scope: Scope, limit: int) -> list[Hit]:
+        return self._search(vector.tolist(), "dense", scope, limit)
+
+    def sparse(self, query: Sparse, scope: Scope, limit: int) -> list[Hit]:
+        if not query.indices:
+            return []
+        return self._search(self._edge.SparseVector(list(query.indices), list(query.values)), "sparse", scope, limit)
+
+    def _search(self, vector: Any, using: str, scope: Scope, limit: int) -> list[Hit]:
+        edge = self._edge
+        seen = edge.Filter(
+            must=[
+                edge.FieldCondition("community", match=edge.MatchValue(scope.community)),
+                edge.FieldCondition("visibility", match=edge.MatchAny(list(scope.visibility))),
+            ]
+        )
+        request = edge.SearchRequest(edge.Query.Nearest(vector, using=using), limit, filter=seen)
+        return [Hit(str(found.id), float(found.score)) for found in self._shard.search(request)]
+
+    def count(self) -> int:
+        return int(self._shard.count(self._edge.CountRequest(exact=True)))
+
+    def flush(self) -> None:
+        self._shard.flush()
+
+    def close(self) -> None:
+        self._shard.close()
+
+
+class ServerStore:
+    """Collections of a Qdrant server, through one client; `:memory:` is the client's own engine, for tests."""
+
+    def __init__(self, url: str, *, api_key: str | None = None) -> None:
+        from qdrant_client import QdrantClient
+
+        self._client = QdrantClient(":memory:") if url == ":memory:" else QdrantClient(url=url, api_key=api_key)
+
+    def current(self) -> str | None:
+        aliases = self._client.get_aliases().aliases
+        return next((each.collection_name for each in aliases if each.alias_name == ALIAS), None)
+
+    def open(self, name: str, dimension: int) -> "ServerCollection":
+        """The collection, made when it is not there. Raises ServiceTrouble when the server does not answer."""
+        return ServerCollection(self._client, name, dimension=dimension)
+
+    def switch(self, name: str) -> None:
+        """Let `name` answer from now on, in one step of the server, and remove our others."""
+        from qdrant_client import models
+
+        old = self.current()
+        created = models.CreateAlias(collection_name=name, alias_name=ALIAS)
+        steps: list[Any] = [models.CreateAliasOperation(create_alias=created)]
+        if old:
+            steps.insert(0, models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=ALIAS)))
+        self._client.update_collection_aliases(change_aliases_operations=steps)
+        for each in self._client.get_collections().collections:
+            if each.name.startswith(f"{ALIAS}_") and each.name != name:
+                self._client.delete_collection(each.name)
+
+
+class ServerCollection:
+    """One collection of a Qdrant server."""
+
+    def __init__(self, client: Any, name: str, *, dimension: int) -> None:
+        from qdrant_client import models
+        from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+        self._client, self._name, self._models = client, name, models
+        try:
+            if not client.collection_exists(name):
+                self._create(dimension)
+        except (ResponseHandlingException, UnexpectedResponse) as error:
+            raise ServiceTrouble(f"The Qdrant server does not answer as one: {error}.") from error
+
+    def _create(self, dimension: int) -> None:
+        models = self._models
+        self._client.create_collection(
+            self._name,
+            vectors_config={"dense": models.VectorParams(size=dimension, distance=models.Distance.COSINE)},
+            sparse_vectors_config={"sparse": models.SparseVectorParams(modifier=models.Modifier.IDF)},
+        )
+        for field in FILTERS:
+            self._client.create_payload_index(self._name, field, models.PayloadSchemaType.KEYWORD)
+
+    def upsert(self, vectors: Sequence[Vector]) -> None:
+        models = self._models
+        points = [
+            models.PointStruct(
+                id=each.id,
+                vector={
+                    "dense": each.dense.tolist(),
+                    "sparse": models.SparseVector(indices=list(each.sparse.indices), values=list(each.sparse.values)),
+                },
+                payload={field: getattr(each, field) for field in FILTERS},
+            )
+            for each in vectors
+        ]
+        self._client.upsert(self._name, points, wait=True)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        self._client.delete(self._name, self._models.PointIdsList(points=list(ids)), wait=True)
+
+    def dense(self, vector: np.ndarray, scope: Scope, limit: int) -> list[Hit]:
+        return self._search(vector.tolist(), "dense", scope, limit)
+
+    def sparse(self, query: Sparse, scope: Scope, limit: int) -> list[Hit]:
+        if not query.indices:
+            return []
+        vector = self._models.SparseVector(indices=list(query.indices), values=list(query.values))
+        return self._search(vector, "sparse", scope, limit)
+
+    def _search(self, vector: Any, using: str, scope: Scope, limit: int) -> list[Hit]:
+        models = self._models
+        seen = models.Filter(
+            must=[
+                models.FieldCondition(key="community", match=models.MatchValue(value=scope.community)),
+                models.FieldCondition(key="visibility", match=models.MatchAny(any=list(scope.visibility))),
+            ]
+        )
+        found = self._client.query_points(
+            self._name, query=vector, using=using, query_filter=seen, limit=limit, with_payload=False
+        )
+        return [Hit(str(point.id), float(point.score)) for point in found.points]
+
+    def count(self) -> int:
+        return int(self._client.count(self._name, exact=True).count)
+
+    def flush(self) -> None:
+        """A server acknowledges what it has made durable: nothing waits here."""
+
+    def close(self) -> None:
+        """The client is the store's."""
