@@ -108,8 +108,10 @@ class Encoder:
         """`name` is `package:NAME`, `hub:REPO` or a folder. Raises UserMistake when there is no such model."""
         import torch
         from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
 
         torch.set_num_threads(threads)
+        disable_progress_bar()
         self.name = name
         self._model = SentenceTransformer(location(name), device="cpu")
         self.dimension = int(self._model.get_embedding_dimension() or 0)

@@ -1,0 +1,65 @@
+"""The shapes that question-and-answer rows come in: plain pairs, alpaca, ShareGPT conversations, OpenAI messages."""
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+from memory.importers.records import ImportContext, Record, Skipped, time_of, without_words
+
+QUESTION = ("question", "q", "prompt", "query", "asked", "instruction", "问题", "提问", "問題", "title")
+ANSWER = ("answer", "a", "response", "reply", "completion", "output", "回答", "答案", "回复")
+WHEN = ("at", "date", "time", "timestamp", "created_at", "created", "answered_at", "时间", "日期")
+WHO_ASKS = {"user", "human"}
+WHO_ANSWERS = {"assistant", "gpt", "model", "creator"}
+
+
+def exchanges(row: object, context: ImportContext, *, file: str) -> Iterator[Record]:
+    """The pairs in one row, or the reason why there are none."""
+    if not isinstance(row, Mapping):
+        yield Skipped("not an object with fields")
+        return
+    fields = {str(key).strip().casefold(): value for key, value in row.items() if key is not None}
+    pairs = list(pairs_of(fields))
+    if not pairs:
+        yield Skipped("no question and answer fields in it")
+    for question, answer in pairs:
+        yield without_words(question, answer) or context.exchange(
+            question,
+            answer,
+            at=next((found for name in WHEN if (found := time_of(fields.get(name)))), None),
+            thread=words(fields.get("conversation") or fields.get("thread")),
+            title=words(fields.get("topic") or fields.get("category")),
+            url=words(fields.get("url") or fields.get("link")),
+            file=file,
+        )
+
+
+def pairs_of(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Questions with their answers; halves that are missing are empty."""
+    for name, speaker, text in (("conversations", "from", "value"), ("messages", "role", "content")):
+        turns = fields.get(name)
+        if isinstance(turns, list):
+            yield from turns_of([t for t in turns if isinstance(t, Mapping)], speaker, text)
+            return
+    asked = next((name for name in QUESTION if name in fields), None)
+    answered = next((name for name in ANSWER if name in fields), None)
+    if asked is None or answered is None:
+        return
+    extra = words(fields.get("input")) if asked == "instruction" else ""
+    yield "\n".join(part for part in (words(fields[asked]), extra) if part), words(fields[answered])
+
+
+def turns_of(turns: list[Mapping[str, Any]], speaker: str, text: str) -> Iterator[tuple[str, str]]:
+    """Each answer right after a question of a conversation."""
+    for before, after in pairwise(turns):
+        if str(before.get(speaker)) in WHO_ASKS and str(after.get(speaker)) in WHO_ANSWERS:
+            yield words(before.get(text)), words(after.get(text))
+
+
+def words(value: object) -> str:
+    """A field as text; OpenAI's content parts are joined."""
+    if value is None or isinstance(value, Mapping):
+        return ""
+    if isinstance(value, list):
+        return "".join(str(part.get("text", "")) if isinstance(part, Mapping) else str(part) for part in value).strip()
+    return str(value).strip()
