@@ -1,0 +1,213 @@
+"""Puts the parts together for one process, from settings. The only place where all four folders meet.
+
+Each `open_*` builds one part; nothing is opened that the caller did not ask for, since loading the embedder or the
+base model takes a second that `teach` or `runs` need not pay.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from infra.cli.console import err
+from infra.settings import Settings, find_home, load_settings, offline
+
+if TYPE_CHECKING:
+    from bot.twin import Manner, Twin
+    from infra.adapters import AdapterStore
+    from infra.runs import Runs
+    from infra.voice.api import Voices
+    from infra.voice.chat import Voice
+    from infra.voice.weights import Weights
+    from memory.importers.records import ImportContext
+    from memory.index import Index
+    from memory.journal import Journal
+    from memory.messages import Person
+    from memory.persona import PersonaCard
+    from memory.recall import Recall
+
+LINUX = sys.platform == "linux"
+
+
+def settings_of(home: Path | None) -> Settings:
+    """The installation's settings, with model hubs switched off unless its preset needs one."""
+    settings = load_settings(find_home(home))
+    models = settings.models
+    if not any(name.startswith("hub:") for name in (models.gguf, models.trainable, models.embedder)):
+        offline()
+    return settings
+
+
+def now() -> datetime:
+    """The clock of every process: aware, UTC."""
+    return datetime.now(UTC)
+
+
+def open_journal(settings: Settings) -> "Journal":
+    from memory.journal import Journal
+
+    return Journal.open(settings.journal_url)
+
+
+def creator_person(settings: Settings) -> "Person":
+    """The creator as the one who types here."""
+    from memory.messages import Person
+
+    return Person("own", "creator", settings.creator.name, role="creator")
+
+
+def import_context(settings: Settings) -> "ImportContext":
+    from memory.importers.records import ImportContext
+
+    return ImportContext(creator_person(settings), settings.creator_keys, now())
+
+
+def persona(settings: Settings) -> "PersonaCard":
+    from memory.persona import PersonaCard
+
+    return PersonaCard(settings.creator.name, settings.creator.about, settings.creator.language)
+
+
+def threads(settings: Settings) -> int:
+    """How many threads a model may use: what is set, else every core."""
+    return settings.voice.threads or max(1, len(psutil.Process().cpu_affinity()) if LINUX else psutil.cpu_count() or 1)
+
+
+def served_weights(settings: Settings, say: Callable[[str], None] = lambda line: None) -> "Weights":
+    """The base model's file for this machine, prepared on first use."""
+    from infra.voice.weights import prepare, source_of
+
+    source = source_of(settings.models.gguf)
+    return prepare(source, settings.data_folder / "models" / settings.models.base, threads=threads(settings), say=say)
+
+
+def adapter_store(settings: Settings) -> "AdapterStore":
+    from infra.adapters import AdapterStore
+
+    return AdapterStore(settings.data_folder / "adapters")
+
+
+def open_runs(settings: Settings, journal: "Journal") -> "Runs":
+    from infra.runs import Runs
+
+    return Runs(journal.engine)
+
+
+def open_voices(settings: Settings) -> "Voices":
+    """The engine, speaking with the stored voice."""
+    from infra.voice.api import Voices
+    from infra.voice.engine import Engine
+
+    weights = served_weights(settings)
+    engine = Engine(
+        weights.path,
+        base=settings.models.base,
+        base_sha256=weights.sha256,
+        streams=settings.voice.streams,
+        waiting=settings.voice.queue,
+        context_tokens=settings.voice.context_tokens,
+        threads=threads(settings),
+    )
+    return Voices(engine, adapter_store(settings))
+
+
+@dataclass
+class Memory:
+    """The journal with its index: what one process at a time may hold. A context manager."""
+
+    journal: "Journal"
+    index: "Index"
+    recall: "Recall"
+
+    def __enter__(self) -> "Memory":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.index.close()
+        self.journal.close()
+
+
+def open_memory(settings: Settings, folder: Path | None = None) -> Memory:
+    """Journal and index, brought up to date. Raises ServiceTrouble when another process holds the index."""
+    from memory.encode import Encoder
+    from memory.index import Index
+    from memory.recall import Recall
+    from memory.vectors import EdgeStore, ServerStore, Store
+
+    journal = open_journal(settings)
+    encoder = Encoder(settings.models.embedder, threads=threads(settings))
+    key = settings.index.api_key
+    store: Store = EdgeStore(folder or settings.data_folder / "index")
+    if settings.index.url:
+        store = ServerStore(settings.index.url, api_key=key.get_secret_value() if key else None)
+    index = Index(journal, store, encoder)
+    index.drain_all()
+    return Memory(journal, index, Recall(journal, index, encoder))
+
+
+@dataclass
+class TwinHere:
+    """Everything the twin needs, in this process. A context manager."""
+
+    twin: "Twin"
+    memory: Memory
+    voices: "Voices | None"
+
+    def __enter__(self) -> "TwinHere":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self.voices is not None:
+            self.voices.engine.close()
+        self.memory.__exit__(kind, error, trace)
+
+
+def open_twin(settings: Settings) -> TwinHere:
+    """Memory, voice and the twin over them; through another server's voice when `voice.url` is set."""
+    from bot.twin import Twin
+    from infra.voice.client import HttpVoice, LocalVoice
+
+    memory = open_memory(settings)
+    voices: Voices | None = None
+    voice: Voice
+    if settings.voice.url:
+        token = settings.voice.token
+        voice = HttpVoice(
+            settings.voice.url, model=settings.models.base, token=token.get_secret_value() if token else None
+        )
+    else:
+        voices = open_voices(settings)
+        for problem in voices.resume():
+            err().print(problem)
+        voice = LocalVoice(voices.engine)
+    twin = Twin(
+        memory.journal,
+        memory.recall,
+        voice=voice,
+        manner=manner(settings),
+        creator=settings.creator_keys,
+        silenced=silence_file(settings).exists,
+        clock=now,
+    )
+    return TwinHere(twin, memory, voices)
+
+
+def manner(settings: Settings) -> "Manner":
+    """How this creator's twin answers."""
+    from bot.twin import Manner
+    from infra.voice.chat import Sampling
+    from memory.ranking import THRESHOLD
+
+    voice, recall = settings.voice, settings.recall
+    sampling = Sampling(temperature=voice.temperature, top_p=voice.top_p, max_tokens=voice.max_tokens)
+    threshold = THRESHOLD if recall.threshold is None else recall.threshold
+    return Manner(persona(settings), sampling, recall.limit, recall.budget_tokens, threshold)
+
+
+def silence_file(settings: Settings) -> Path:
+    """While this file is there the twin says nothing: a file works with everything else broken, and at once."""
+    return settings.data_folder / "silenced"

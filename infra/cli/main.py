@@ -1,0 +1,334 @@
+"""`understudy`: one Typer app. Each command's body lives in the module named after what it is about.
+
+Start-up counts, so nothing here imports more than Typer; a command imports what it needs when it runs. Errors that are
+meant for people become one sentence on stderr and exit code 1; `--json` prints exactly one document on stdout.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.errors import UnderstudyError
+
+app = typer.Typer(
+    name="understudy",
+    help="A self-hosted AI twin: it remembers a creator's answers, cites them, and trains itself to speak like them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+inbox_app = typer.Typer(help="Questions that wait for the creator.")
+dataset_app = typer.Typer(help="Frozen sets of training rows.")
+voices_app = typer.Typer(help="Voices: list, promote, go back.")
+bench_app = typer.Typer(help="Measure this machine: medians and ratios, side by side in one run.")
+app.add_typer(inbox_app, name="inbox")
+app.add_typer(dataset_app, name="dataset")
+app.add_typer(voices_app, name="voices")
+app.add_typer(bench_app, name="bench")
+
+Home = Annotated[Path | None, typer.Option("--home", help="The folder with understudy.toml; default: this one.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+@app.command()
+def init(
+    home: Home = None,
+    creator: Annotated[str, typer.Option(help="The name of the person the twin stands in for.")] = "",
+    creator_id: Annotated[list[str] | None, typer.Option(help="PLATFORM:ID of the creator; repeatable.")] = None,
+    preset: Annotated[str, typer.Option(help="tiny, cpu or persona-3b.")] = "tiny",
+    language: Annotated[str, typer.Option(help="en, zh-CN or zh-TW.")] = "en",
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+) -> None:
+    """Write understudy.toml and .env in this folder."""
+    from infra.cli.setup import init as run
+
+    run(home, creator=creator, ids=creator_id or [], preset=preset, language=language, ask=not yes)
+
+
+@app.command()
+def doctor(home: Home = None, as_json: Json = False) -> None:
+    """Check everything this set-up needs; exit 1 if anything is missing."""
+    from infra.cli.setup import doctor as run
+
+    run(home, as_json=as_json)
+
+
+@app.command()
+def up(
+    home: Home = None, port: Annotated[int | None, typer.Option(help="Instead of api.port; 0 takes any.")] = None
+) -> None:
+    """Run the twin: API and page, worker and scheduler, until Ctrl-C."""
+    from infra.cli.run import up as run
+
+    run(home, port=port)
+
+
+@app.command()
+def serve(
+    home: Home = None, port: Annotated[int | None, typer.Option(help="Instead of api.port; 0 takes any.")] = None
+) -> None:
+    """Run only the API and the page, for deployment."""
+    from infra.cli.run import serve as run
+
+    run(home, port=port)
+
+
+@app.command()
+def worker(home: Home = None) -> None:
+    """Run only the Celery worker, for deployment."""
+    from infra.cli.run import worker as run
+
+    run(home)
+
+
+@app.command()
+def beat(home: Home = None) -> None:
+    """Run only the scheduler, for deployment; exactly one."""
+    from infra.cli.run import beat as run
+
+    run(home)
+
+
+@app.command()
+def chat(home: Home = None) -> None:
+    """Talk to the twin here: /good and /bad judge the last answer, /quit leaves."""
+    from infra.cli.talk import chat as run
+
+    run(home)
+
+
+@app.command()
+def ask(question: str, home: Home = None, as_json: Json = False) -> None:
+    """Ask one question."""
+    from infra.cli.talk import ask as run
+
+    run(home, question, as_json=as_json)
+
+
+@app.command()
+def recall(question: str, home: Home = None, as_json: Json = False) -> None:
+    """Show what memory would hand the model."""
+    from infra.cli.talk import recall as run
+
+    run(home, question, as_json=as_json)
+
+
+@app.command()
+def teach(question: str, answer: str, home: Home = None, as_json: Json = False) -> None:
+    """Teach one exchange; it is usable at once."""
+    from infra.cli.feed import teach as run
+
+    run(home, question, answer, as_json=as_json)
+
+
+@app.command(name="import")
+def import_(
+    paths: Annotated[list[Path], typer.Argument(help="Files or folders that the creator has.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Read what the creator has: csv, tsv, json, jsonl, xml, md, txt, Telegram and Discord exports."""
+    from infra.cli.feed import import_files as run
+
+    run(home, paths, as_json=as_json)
+
+
+@inbox_app.command("list")
+def inbox_list(home: Home = None, as_json: Json = False) -> None:
+    """List what waits."""
+    from infra.cli.feed import inbox_list as run
+
+    run(home, as_json=as_json)
+
+
+@inbox_app.command("answer")
+def inbox_answer(number: int, answer: str, home: Home = None, as_json: Json = False) -> None:
+    """Answer question NUMBER; the twin can from then on."""
+    from infra.cli.feed import inbox_answer as run
+
+    run(home, number, answer, as_json=as_json)
+
+
+@inbox_app.command("dismiss")
+def inbox_dismiss(number: int, home: Home = None, as_json: Json = False) -> None:
+    """Take question NUMBER out of the inbox without an answer."""
+    from infra.cli.feed import inbox_dismiss as run
+
+    run(home, number, as_json=as_json)
+
+
+@app.command()
+def silence(
+    state: Annotated[str, typer.Argument(help="on or off.")] = "on",
+    home: Home = None,
+) -> None:
+    """The kill switch: the twin says nothing to anybody until `silence off`."""
+    from infra.cli.feed import silence as run
+
+    run(home, state)
+
+
+@dataset_app.command("build")
+def dataset_build(
+    home: Home = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count, with reasons.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Build a dataset from what may be learned from."""
+    from infra.cli.learn import dataset_build as run
+
+    run(home, dry_run=dry_run, as_json=as_json)
+
+
+@dataset_app.command("list")
+def dataset_list(home: Home = None, as_json: Json = False) -> None:
+    """List datasets."""
+    from infra.cli.learn import dataset_list as run
+
+    run(home, as_json=as_json)
+
+
+@dataset_app.command("show")
+def dataset_show(dataset: str, home: Home = None, as_json: Json = False) -> None:
+    """Show one dataset's manifest."""
+    from infra.cli.learn import dataset_show as run
+
+    run(home, dataset, as_json=as_json)
+
+
+@dataset_app.command("export")
+def dataset_export(
+    dataset: str,
+    out: Annotated[Path, typer.Option(help="The folder to write train and validation files into.")],
+    format_name: Annotated[str, typer.Option("--format", help="alpaca, sharegpt or messages.")] = "messages",
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Write a dataset in a format that other trainers read."""
+    from infra.cli.learn import dataset_export as run
+
+    run(home, dataset, out=out, format_name=format_name, as_json=as_json)
+
+
+@app.command()
+def retrain(
+    home: Home = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the run ends.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after counting what would be learned.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Build, train, evaluate, gate, swap."""
+    from infra.cli.learn import retrain as run
+
+    run(home, wait=wait, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def runs(
+    run_id: Annotated[str, typer.Argument(help="One run; all if left out.")] = "",
+    home: Home = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show runs, their progress and their verdicts."""
+    from infra.cli.learn import runs as run
+
+    run(home, run_id, cancel=cancel, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    version: str,
+    questions: Annotated[Path | None, typer.Option(help="A jsonl of questions to ask before and after.")] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Make the eval card of an adapter again."""
+    from infra.cli.learn import evaluate as run
+
+    run(home, version, questions=questions, as_json=as_json)
+
+
+@voices_app.command("list")
+def voices_list(home: Home = None, as_json: Json = False) -> None:
+    """List adapters, and which of them speaks."""
+    from infra.cli.learn import voices_list as run
+
+    run(home, as_json=as_json)
+
+
+@voices_app.command("promote")
+def voices_promote(version: str, home: Home = None, as_json: Json = False) -> None:
+    """Let adapter VERSION speak; it must have passed its gate. `base` is the bare model."""
+    from infra.cli.learn import voices_promote as run
+
+    run(home, version, as_json=as_json)
+
+
+@voices_app.command("rollback")
+def voices_rollback(home: Home = None, as_json: Json = False) -> None:
+    """Go back to the voice before."""
+    from infra.cli.learn import voices_rollback as run
+
+    run(home, as_json=as_json)
+
+
+@app.command()
+def demo(
+    home: Annotated[Path, typer.Option("--home", help="Where the demo keeps its data.")] = Path("demo"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start clean instead of resuming.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Also write the printed report into this folder.")] = None,
+) -> None:
+    """The whole loop on a bundled community, start to end, and what it measured."""
+    from infra.cli.demo import demo as run
+
+    run(home, fresh=fresh, report=report)
+
+
+@bench_app.command("serve")
+def bench_serve(as_json: Json = False) -> None:
+    """Our voice server beside llama_cpp.server: same model, same threads, same traffic."""
+    from infra.cli.bench import serve as run
+
+    run(as_json=as_json)
+
+
+@bench_app.command("recall")
+def bench_recall(as_json: Json = False) -> None:
+    """How soon a taught answer is recalled, and how fast recall is."""
+    from infra.cli.bench import recall as run
+
+    run(as_json=as_json)
+
+
+@bench_app.command("swap")
+def bench_swap(as_json: Json = False) -> None:
+    """Swaps under streaming load: lost tokens, gaps, memory."""
+    from infra.cli.bench import swap as run
+
+    run(as_json=as_json)
+
+
+@bench_app.command("pairing")
+def bench_pairing(as_json: Json = False) -> None:
+    """Pairing of questions and answers beside the five-minute-window rule, on the labelled cases."""
+    from infra.cli.bench import pairing as run
+
+    run(as_json=as_json)
+
+
+def main() -> None:
+    """The console script: Typer's exit codes, and one sentence for every error of ours."""
+    try:
+        app()
+    except UnderstudyError as error:
+        sys.stderr.write(f"understudy: {error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The running twin, seen from another process on the same machine.
+
+`up` leaves its address and token in `data/run/api.json`. Commands that need the index or the voice go through it when
+it runs, because one process owns the index's folder; without it they open the parts themselves.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from infra.errors import ServiceTrouble, UserMistake
+from infra.files import read_json, write_atomic
+from infra.settings import Settings
+
+
+def address_file(settings: Settings) -> Path:
+    return settings.data_folder / "run" / "api.json"
+
+
+def announce(settings: Settings, *, url: str, token: str | None, pid: int) -> None:
+    """Leave the address of this process for other commands; readable by its owner only."""
+    path = address_file(settings)
+    write_atomic(path, json.dumps({"url": url, "token": token, "pid": pid}))
+    path.chmod(0o600)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A running twin's HTTP address."""
+
+    url: str
+    token: str | None
+
+    @classmethod
+    def find(cls, settings: Settings) -> "Remote | None":
+        """The running twin, or None. A file left by a process that was killed does not count."""
+        path = address_file(settings)
+        if not path.is_file():
+            return None
+        found = read_json(path)
+        return cls(found["url"], found["token"]) if psutil.pid_exists(found["pid"]) else None
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The JSON of a GET. Raises as `call`."""
+        return self.call("GET", path, params=query)
+
+    def post(self, path: str, **body: Any) -> Any:
+        """The JSON of a POST. Raises as `call`."""
+        return self.call("POST", path, json=body)
+
+    def call(self, method: str, path: str, **options: Any) -> Any:
+        """One request. Raises UserMistake for a 4xx and ServiceTrouble for anything else that is not an answer."""
+        try:
+            response = httpx.request(method, self.url + path, headers=self._headers, timeout=60, **options)
+        except httpx.HTTPError as error:
+            raise ServiceTrouble(f"The running twin at {self.url} does not answer ({error}); restart it.") from error
+        if response.is_success:
+            return response.json()
+        raise complaint(response)
+
+    def events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The server-sent events of a POST, as they come. Raises as `call`, also when the stream breaks off."""
+        try:
+            with httpx.stream("POST", self.url + path, json=body, headers=self._headers, timeout=120) as response:
+                if not response.is_success:
+                    response.read()
+                    raise complaint(response)
+                for line in response.iter_lines():
+                    if line.startswith("data: "):
+                        yield json.loads(line.removeprefix("data: "))
+        except httpx.HTTPError as error:
+            raise ServiceTrouble(f"The running twin at {self.url} broke off ({error}).") from error
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+
+def complaint(response: httpx.Response) -> UserMistake | ServiceTrouble:
+    """The error that a failed response stands for; our API speaks OpenAI's shape: {"error": {"message": ...}}."""
+    try:
+        message = str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        message = f"The running twin answered with HTTP status {response.status_code}."
+    return UserMistake(message) if response.status_code < 500 else ServiceTrouble(message)
