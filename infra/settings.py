@@ -310,6 +310,13 @@ def offline() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
+def offline_unless_hub(settings: Settings) -> None:
+    """Go offline when everything that `settings` name is on this machine."""
+    models = settings.models
+    if not any(name.startswith("hub:") for name in (models.gguf, models.trainable, models.embedder)):
+        offline()
+
+
 def child_environment(**extra: str) -> dict[str, str]:
     """The environment for a child process of ours."""
     return {**os.environ, **extra}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from infra.cli.console import err
-from infra.settings import Settings, find_home, load_settings, offline
+from infra.settings import Settings, find_home, load_settings, offline_unless_hub
 
 if TYPE_CHECKING:
     from bot.twin import Manner, Twin
@@ -36,9 +36,7 @@ LINUX = sys.platform == "linux"
 def settings_of(home: Path | None) -> Settings:
     """The installation's settings, with model hubs switched off unless its preset needs one."""
     settings = load_settings(find_home(home))
-    models = settings.models
-    if not any(name.startswith("hub:") for name in (models.gguf, models.trainable, models.embedder)):
-        offline()
+    offline_unless_hub(settings)
     return settings
 
 

@@ -11,8 +11,8 @@ from bot.events import Event, answer_events, own_message
 from bot.terminal import Value, converse, show
 from infra.cli.compose import TwinHere, now, open_memory, open_twin, settings_of
 from infra.cli.console import err, out, print_json, table
-from infra.cli.remote import Remote
 from infra.errors import ServiceTrouble, UserMistake
+from infra.remote import Remote
 from infra.settings import Settings
 
 

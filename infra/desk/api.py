@@ -19,7 +19,7 @@ from bot.events import Event, answer_events, own_message
 from bot.feedback import vote
 from bot.inbox import answer_question, dismiss, teach
 from bot.twin import Twin
-from infra.runs import Run, Runs
+from infra.runs import Runs, document
 from memory.journal import Journal
 from memory.messages import Person
 from memory.recall import Recall
@@ -113,7 +113,13 @@ def router(parts: Parts) -> APIRouter:
 
     @routes.get("/runs")
     def runs() -> list[dict[str, Any]]:
-        return [run_document(run) for run in parts.runs.recent()]
+        return [document(run) for run in parts.runs.recent()]
+
+    @routes.post("/retrain")
+    def retrain() -> dict[str, Any]:
+        run, made = parts.runs.create("retrain", f"manual:{parts.clock().isoformat()}", options={}, now=parts.clock())
+        parts.ring(run.id)
+        return {"run": run.id, "started": made}
 
     @routes.get("/status")
     def status() -> dict[str, Any]:
@@ -126,8 +132,3 @@ async def server_sent(events: AsyncIterator[Event]) -> AsyncIterator[str]:
     """Events as lines of `text/event-stream`."""
     async for event in events:
         yield f"data: {json.dumps(event, ensure_ascii=False, default=str)}\n\n"
-
-
-def run_document(run: Run) -> dict[str, Any]:
-    """A run as JSON."""
-    return asdict(run)

@@ -29,6 +29,11 @@ def announce(settings: Settings, *, url: str, token: str | None, pid: int) -> No
     path.chmod(0o600)
 
 
+def withdraw(settings: Settings) -> None:
+    """Take the address of this process back at its end."""
+    address_file(settings).unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class Remote:
     """A running twin's HTTP address."""

@@ -1,0 +1,66 @@
+"""`up` and the parts of it: one process that answers, a worker and a scheduler beside it."""
+
+import os
+import sys
+from pathlib import Path
+
+from infra.cli.compose import open_twin, settings_of
+from infra.cli.console import err
+from infra.errors import UserMistake
+from infra.processes import Child, Supervisor
+from infra.remote import Remote
+from infra.settings import Settings, child_environment
+
+
+def up(home: Path | None, *, port: int | None) -> None:
+    """Everything, until Ctrl-C: API and page here, worker and scheduler as supervised children."""
+    settings = settings_of(home)
+    supervisor = Supervisor(children(settings), say=err().print)
+    serve_with(settings, port=port, supervisor=supervisor)
+
+
+def serve(home: Path | None, *, port: int | None) -> None:
+    """The API and the page alone."""
+    serve_with(settings_of(home), port=port, supervisor=Supervisor([]))
+
+
+def serve_with(settings: Settings, *, port: int | None, supervisor: Supervisor) -> None:
+    from infra.desk.server import run
+
+    if (running := Remote.find(settings)) is not None:
+        raise UserMistake(f"This twin is running already, at {running.url}.")
+    with open_twin(settings) as here:
+        supervisor.open()
+        try:
+            run(settings, here, port=settings.api.port if port is None else port, ready=greet)
+        finally:
+            supervisor.close()
+
+
+def greet(url: str) -> None:
+    err().print(f"The twin is up at {url} (Ctrl-C stops it). Talk to it: understudy chat")
+
+
+def children(settings: Settings) -> list[Child]:
+    """What runs beside the API."""
+    logs = settings.data_folder / "logs"
+    return [
+        Child(role, ["-m", "trainer.app", role, "--home", str(settings.home)], logs / f"{role}.log")
+        for role in ("worker", "beat")
+    ]
+
+
+def worker(home: Path | None) -> None:
+    """The worker, in place of this process."""
+    become("worker", home)
+
+
+def beat(home: Path | None) -> None:
+    """The scheduler, in place of this process."""
+    become("beat", home)
+
+
+def become(role: str, home: Path | None) -> None:
+    settings = settings_of(home)
+    arguments = [sys.executable, "-m", "trainer.app", role, "--home", str(settings.home)]
+    os.execve(sys.executable, arguments, child_environment())  # noqa: S606  the process becomes another of ours

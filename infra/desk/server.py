@@ -1,0 +1,109 @@
+"""One process that answers: the voice's API, the twin's API and the page, over one memory and one engine."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from infra.cli.compose import TwinHere, creator_person, now, open_runs
+from infra.desk.api import Parts, router
+from infra.errors import ServiceTrouble
+from infra.remote import announce, withdraw
+from infra.settings import Settings
+from infra.voice.api import install, routes
+from trainer.app import queue_app
+
+# How often the index looks for what other processes taught; a taught answer is recallable in well under a second.
+DRAIN_S = 0.2
+
+
+def make_app(settings: Settings, here: TwinHere) -> FastAPI:
+    """The application over the opened parts."""
+    from importlib.resources import files
+
+    from infra.queue import ring
+
+    celery = queue_app(settings)
+    runs = open_runs(settings, here.memory.journal)
+
+    async def drain() -> None:
+        await asyncio.to_thread(here.memory.index.drain_all)
+
+    def status() -> dict[str, Any]:
+        speaking = here.voices.engine.voice if here.voices else settings.voice.url
+        return {"creator": settings.creator.name, "voice": speaking, "memory": here.memory.journal.counts()}
+
+    parts = Parts(
+        twin=here.twin,
+        journal=here.memory.journal,
+        recall=here.memory.recall,
+        runs=runs,
+        creator=creator_person(settings),
+        ring=lambda run_id: ring(celery, run_id),
+        drain=drain,
+        status=status,
+        clock=now,
+    )
+
+    @contextlib.asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(follow(here))
+        yield
+        following.cancel()
+
+    app = FastAPI(title="Understudy", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
+    token = settings.api.token.get_secret_value() if settings.api.token and not settings.api.loopback else None
+    install(app, token=token, open_paths=("/healthz", "/", "/desk.css", "/desk.js"))
+    if here.voices is not None:
+        app.include_router(routes(here.voices))
+    app.include_router(router(parts))
+    app.mount("/", StaticFiles(directory=str(files("infra") / "desk" / "static"), html=True))
+    return app
+
+
+async def follow(here: TwinHere) -> None:
+    """Bring what any process journals into the index, for as long as this process lives."""
+    while True:
+        try:
+            await asyncio.to_thread(here.memory.index.drain_all)
+        except ServiceTrouble:
+            # The journal or index is briefly not to be had; what waits stays in the outbox for the next round.
+            await asyncio.sleep(5)
+        await asyncio.sleep(DRAIN_S)
+
+
+def run(settings: Settings, here: TwinHere, *, port: int, ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `ready` gets the address when it answers."""
+    config = uvicorn.Config(
+        make_app(settings, here), host=settings.api.host, port=port, log_level="warning", timeout_graceful_shutdown=3
+    )
+    server = Announcing(config, settings, ready)
+    try:
+        server.run()
+    finally:
+        withdraw(settings)
+    if not server.started:
+        raise ServiceTrouble(f"Could not listen on {settings.api.host}:{port}; is another Understudy running?")
+
+
+class Announcing(uvicorn.Server):
+    """A uvicorn server that says where it listens as soon as it does."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings, ready: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._settings, self._ready = settings, ready
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.started:
+            return
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104  read, not bound
+        token = self._settings.api.token
+        announce(self._settings, url=url, token=token.get_secret_value() if token else None, pid=os.getpid())
+        self._ready(url)

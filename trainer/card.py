@@ -1,0 +1,101 @@
+"""The eval card as values: what was measured of an adapter, beside base + memory and the current voice. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+# Whether more of it is better. Every measure of a system is a mean over the held-out exchanges.
+MEASURES: dict[str, bool] = {
+    "nll": False,
+    "rouge_1": True,
+    "rouge_2": True,
+    "rouge_l": True,
+    "similarity": True,
+    "style": True,
+    "groundedness": True,
+    "verbatim": False,
+    "unhealthy": False,
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One held-out exchange under one system: the answer it gave and each measure of it.
+
+    `nll` is in nats per token of the creator's own answer; all others lie between 0 and 1.
+    """
+
+    answer: str
+    measures: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean difference with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class System:
+    """One of the compared: its name, its items in the order of the questions, and its share of the ability probe."""
+
+    name: str
+    items: Sequence[Item]
+    ability: float
+
+    def mean(self, measure: str) -> float:
+        return sum(item.measures[measure] for item in self.items) / len(self.items)
+
+
+@dataclass(frozen=True)
+class EvalCard:
+    """Everything measured. `against` holds candidate minus that system, for each measure.
+
+    `style_auc` says how well the style measure tells the creator from the base at all: 0.5 is not, 1 is always.
+    """
+
+    questions: Sequence[str]
+    references: Sequence[str]
+    candidate: System
+    base: System
+    current: System | None
+    against: Mapping[str, Mapping[str, Interval]]
+    style_auc: float
+    seed: int
+    wall_s: float
+    dataset: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def heldout(self) -> int:
+        return len(self.questions)
+
+    def headline(self) -> dict[str, Any]:
+        """The few numbers that a run's result carries."""
+        means = {name: round(self.candidate.mean(name), 4) for name in MEASURES}
+        before = {name: round(self.base.mean(name), 4) for name in MEASURES}
+        abilities = {"base": round(self.base.ability, 4), "candidate": round(self.candidate.ability, 4)}
+        return {"heldout": self.heldout, "base": before, "candidate": means, "ability": abilities}
+
+
+def to_json(card: EvalCard) -> dict[str, Any]:
+    """The card as JSON; `from_json` reads it back."""
+    return asdict(card)
+
+
+def from_json(found: Mapping[str, Any]) -> EvalCard:
+    """The card that `to_json` wrote."""
+    against = {
+        system: {name: Interval(**interval) for name, interval in measures.items()}
+        for system, measures in found["against"].items()
+    }
+    systems = {name: system_from(found[name]) for name in ("candidate", "base")}
+    current = system_from(found["current"]) if found["current"] else None
+    return EvalCard(**{**found, **systems, "current": current, "against": against})
+
+
+def system_from(found: Mapping[str, Any]) -> System:
+    return System(found["name"], [Item(**item) for item in found["items"]], found["ability"])

@@ -1,0 +1,310 @@
+"""The learning path, from journal to a better voice. Read `run_cycle` and you know the trainer.
+
+Each stage writes a folder under `data/runs/<id>/` whose manifest comes last; a stage with a manifest is not done again,
+so a run that was killed goes on where it was. Nothing is published before the fencing token is compared.
+"""
+
+import json
+import shutil
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from infra.adapters import GGUF, AdapterStore, version_name
+from infra.errors import UnderstudyError
+from infra.files import finish_folder, finished, fresh_folder, write_atomic
+from infra.runs import Run, Runs
+from infra.settings import Settings
+from infra.voice.weights import Weights, prepare, source_of
+from memory.codec import encoded, exchange_from
+from memory.encode import Encoder
+from memory.index import Index
+from memory.journal import Journal
+from memory.messages import Exchange, Note
+from memory.persona import PersonaCard
+from memory.provenance import Permissions
+from memory.recall import Recall
+from memory.vectors import EdgeStore
+from trainer import dataset, evals, gate, gguf, lora, parity, swap
+from trainer.card import EvalCard
+from trainer.harvest import harvest
+
+CODE_VERSION = "0.1.0"
+
+
+class Cancelled(UnderstudyError):
+    """The run was asked to stop; what is finished stays and can be taken up again."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One attempt at a run: what it works with, and how it tells how far it is."""
+
+    settings: Settings
+    journal: Journal
+    runs: Runs
+    run: Run
+    stopping: threading.Event
+
+    @property
+    def folder(self) -> Path:
+        return self.settings.data_folder / "runs" / self.run.id
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage. Tells the table, and stops here when asked to. Raises Cancelled, Superseded."""
+        self.tell(name, 0, 0)
+        return self.folder / name
+
+    def tell(self, stage: str, done: int, total: int, text: str = "") -> None:
+        """Report progress; stop here when asked to."""
+        if self.stopping.is_set():
+            raise Cancelled(f"Run {self.run.id!r} was asked to stop.")
+        self.runs.report(self.run, stage, progress={"done": done, "total": total, "text": text})
+
+
+def run_cycle(work: Work) -> dict[str, Any]:
+    """Harvest, dataset, LoRA, GGUF, evals, gate, publish, swap; returns the run's result.
+
+    Raises Refused when there is too little to learn from, Cancelled when asked to stop, Superseded when another
+    attempt has taken over, ServiceTrouble when something fails. Safe to call again after any of them.
+    """
+    settings = work.settings
+    persona = PersonaCard(settings.creator.name, settings.creator.about, settings.creator.language)
+    store = AdapterStore(settings.data_folder / "adapters")
+    weights = prepare(
+        source_of(settings.models.gguf),
+        settings.data_folder / "models" / settings.models.base,
+        threads=settings.voice.threads or 2,
+    )
+
+    # 1 harvest: what may train, by provenance and consent
+    exchanges, excluded = harvested(work, work.stage("harvest"))
+
+    # 2 dataset: scrub, drop repeats, split by conversation and time, render as answering does
+    built = built_dataset(work, work.stage("dataset"), exchanges, excluded=excluded, persona=persona)
+    if work.run.options.get("dry_run"):
+        return {"dataset": built.id, **built.manifest}
+
+    # 3 LoRA: train against exactly the weights that are served
+    report = trained(work, work.stage("lora"), built, weights=weights)
+
+    # 4 GGUF: write it for llama.cpp, and prove that both read the same adapter
+    version = version_of(work, built)
+    adapter = converted(work, work.stage("gguf"), report, weights=weights, built=built, version=version)
+
+    # 5 evals: on held-out exchanges, against base + memory and against the current voice
+    current = store.gguf(current_version) if (current_version := store.current()) else None
+    card = evaluated(
+        work, work.stage("evals"), built, weights=weights, adapter=adapter, current=current, persona=persona
+    )
+
+    # 6 gate: let it speak, or say in words why not
+    work.tell("gate", 0, 0)
+    verdict = gate.decide(card)
+
+    # 7 publish: one rename, after the fencing token is compared
+    work.tell("publish", 0, 0)
+    described = manifest(work, built, report, weights=weights, verdict=verdict)
+    published(work, store, version, report.peft, adapter=adapter, described=described)
+    result = {"dataset": built.id, "adapter": version, "verdict": asdict(verdict), "card": card.headline()}
+    if not verdict.passed:
+        return {**result, "refused": True}
+
+    # 8 swap: the running twin speaks with it, or the next start does
+    work.tell("swap", 0, 0)
+    work.runs.hold(work.run)
+    return {**result, "swap": swap.promote(settings, store, version)}
+
+
+def harvested(work: Work, folder: Path) -> tuple[list[Exchange], dict[str, int]]:
+    """Exchanges that may train, frozen at the time of the run's first attempt."""
+    if finished(folder) is None:
+        found = harvest(work.journal, permissions=permissions_of(work.settings))
+        fresh_folder(folder)
+        lines = (json.dumps(encoded(exchange), ensure_ascii=False) + "\n" for exchange in found.exchanges)
+        write_atomic(folder / "exchanges.jsonl", "".join(lines))
+        finish_folder(folder, {"seen": found.seen, "excluded": found.excluded})
+    done = finished(folder)
+    assert done is not None
+    with (folder / "exchanges.jsonl").open(encoding="utf-8") as file:
+        return [exchange_from(json.loads(line)) for line in file], done["excluded"]
+
+
+def permissions_of(settings: Settings) -> Permissions:
+    """What the operator recorded of platforms' permissions."""
+    recorded = settings.permissions.discord_training
+    return Permissions(recorded.reference, str(recorded.date)) if recorded else Permissions()
+
+
+def harvest_counts(settings: Settings, journal: Journal) -> dict[str, Any]:
+    """What a dataset would hold, counted with reasons; writes nothing. Raises Refused when it is too little."""
+    found = harvest(journal, permissions=permissions_of(settings))
+    return dataset.plan(
+        found.exchanges, max_tokens=settings.models.max_length, excluded=found.excluded, **limits_of(settings)
+    ).summary()
+
+
+def limits_of(settings: Settings) -> dict[str, Any]:
+    """How much is held out, and how little is too little."""
+    training = settings.training
+    return {
+        "validation_share": training.validation_share,
+        "heldout": training.heldout,
+        "least_rows": training.least_rows,
+    }
+
+
+def built_dataset(
+    work: Work, folder: Path, exchanges: Sequence[Exchange], *, excluded: dict[str, int], persona: PersonaCard
+) -> dataset.Dataset:
+    """The frozen dataset; its notes come from an index of its own, so that what is held out can be left out of it."""
+    if finished(folder) is not None:
+        return dataset.load(folder)
+    settings = work.settings
+    encoder = Encoder(settings.models.embedder)
+    index = Index(work.journal, EdgeStore(fresh_folder(work.folder / "index")), encoder)
+    recall = Recall(work.journal, index, encoder)
+
+    def recall_for(question: str, hidden: frozenset[str]) -> Sequence[Note]:
+        return recall.recall(question, limit=settings.recall.limit, excluded=hidden).notes
+
+    try:
+        return dataset.build(
+            exchanges,
+            persona=persona,
+            folder=fresh_folder(folder),
+            recall_for=recall_for,
+            seed=settings.training.seed,
+            max_tokens=settings.models.max_length,
+            excluded=excluded,
+            **limits_of(settings),
+        )
+    finally:
+        index.close()
+        shutil.rmtree(work.folder / "index")
+
+
+def trained(work: Work, folder: Path, built: dataset.Dataset, *, weights: Weights) -> lora.TrainReport:
+    """The trained adapter; goes on from its last checkpoint. Raises Cancelled when asked to stop."""
+    models, training = work.settings.models, work.settings.training
+    budget = lora.TrainingBudget(
+        epochs=models.epochs,
+        max_tokens_trained=models.tokens,
+        max_seconds=training.max_minutes * 60,
+        lr=models.learning_rate,
+        rank=models.rank,
+        alpha=models.alpha,
+        max_length=models.max_length,
+    )
+
+    def tell(progress: lora.Progress) -> None:
+        text = f"loss {progress.loss:.2f}, {progress.tokens / max(progress.seconds, 0.1):.0f} tokens/s"
+        work.runs.report(work.run, "lora", progress={"done": progress.step, "total": progress.steps, "text": text})
+
+    report = lora.train(
+        built.folder,
+        folder,
+        base_gguf=weights.path,
+        trainable=models.trainable,
+        budget=budget,
+        seed=training.seed,
+        on_progress=tell,
+        should_stop=work.stopping.is_set,
+    )
+    if report.peft is None:
+        raise Cancelled(f"Run {work.run.id!r} was asked to stop.")
+    return report
+
+
+def version_of(work: Work, built: dataset.Dataset) -> str:
+    """The version that this run publishes, the same in every attempt: it carries the run's own hour."""
+    created = datetime.strptime(work.run.created, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    return version_name(created, built.id)
+
+
+def converted(
+    work: Work, folder: Path, report: lora.TrainReport, *, weights: Weights, built: dataset.Dataset, version: str
+) -> Path:
+    """The adapter as GGUF, after the probe that both runtimes agree on it."""
+    path = folder / GGUF
+    if finished(folder) is not None:
+        return path
+    fresh_folder(folder)
+    assert report.peft is not None
+    metadata = {
+        "twin.base_sha256": weights.sha256,
+        "twin.adapter_version": version,
+        "twin.dataset_sha256": built.id,
+    }
+    gguf.write_adapter(report.peft, weights.path, path, metadata=metadata)
+    found = parity.probe(weights.path, report.peft, path)
+    finish_folder(folder, {"parity": asdict(found)})
+    return path
+
+
+def evaluated(
+    work: Work,
+    folder: Path,
+    built: dataset.Dataset,
+    *,
+    weights: Weights,
+    adapter: Path,
+    current: Path | None,
+    persona: PersonaCard,
+) -> EvalCard:
+    """The eval card of the new adapter."""
+    if finished(folder) is not None:
+        return evals.load_card(folder)
+    card = evals.evaluate(
+        built,
+        weights=weights,
+        adapter=adapter,
+        current=current,
+        persona=persona,
+        embedder=work.settings.models.embedder,
+        folder=fresh_folder(folder),
+        seed=work.settings.training.seed,
+        on_progress=lambda done, total, text: work.tell("evals", done, total, text),
+    )
+    finish_folder(folder, {"heldout": card.heldout})
+    return card
+
+
+def manifest(
+    work: Work, built: dataset.Dataset, report: lora.TrainReport, *, weights: Weights, verdict: gate.Verdict
+) -> dict[str, Any]:
+    """What an adapter's folder says of itself."""
+    examples = sorted(str(row.provenance["exchange"]) for row in built.rows("train"))
+    return {
+        "base": work.settings.models.base,
+        "base_sha256": weights.sha256,
+        "dataset": built.id,
+        "examples": examples,
+        "hyperparameters": report.hyperparameters,
+        "precision": report.precision,
+        "code_version": CODE_VERSION,
+        "seed": work.settings.training.seed,
+        "wall_s": report.wall_s,
+        "peak_memory_mib": report.peak_memory_mib,
+        "run": work.run.id,
+        "verdict": asdict(verdict),
+    }
+
+
+def published(
+    work: Work, store: AdapterStore, version: str, peft: Path | None, *, adapter: Path, described: dict[str, Any]
+) -> None:
+    """Make the version visible, once, while this attempt still holds the run."""
+    if version in store.versions():
+        return
+    staged = store.stage(version)
+    assert peft is not None
+    shutil.copytree(peft, staged / "peft")
+    shutil.copy2(adapter, staged / GGUF)
+    for name in ("evalcard.json", "evalcard.html"):
+        shutil.copy2(work.folder / "evals" / name, staged / name)
+    work.runs.hold(work.run)
+    store.publish(version, described)

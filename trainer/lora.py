@@ -1,0 +1,593 @@
+"""LoRA: a dataset becomes a PEFT adapter for exactly the weights that are served. The only owner of trl and unsloth.
+
+Tokens come from the served GGUF through `infra/voice/llama.py`, so training and serving read the same ids. The loss is
+on the answer and its end of turn. The order of all rows is fixed before the first step, so that a killed run goes on
+from its last whole checkpoint with the row it would have had next. Runs in a process of its own (`train.py`); imports
+torch only inside functions. Judges nothing (`evals.py`) and writes no GGUF (`gguf.py`).
+
+On a CUDA machine with unsloth installed and a base from a hub or folder, unsloth's model is trained instead; that path
+is unmeasured, since no machine of ours had both.
+"""
+
+import errno
+import hashlib
+import json
+import math
+import random
+import re
+import resource
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from infra.errors import Refused, ServiceTrouble, UserMistake
+from infra.files import finish_folder, finished, verify_folder
+from infra.voice.llama import Model
+from trainer.dataset import Row, load
+
+Stopped = Literal["finished", "no longer improving", "time", "asked"]
+
+# Evaluations, and with them checkpoints, in one run; and how many may pass without a better one.
+LOOKS = 8
+PATIENCE = 2
+# Steps between checkpoints at most: what a kill can cost a long run on a GPU.
+MOST_STEPS_BETWEEN = 200
+# Rows that decide when to stop: more would cost time without changing the decision.
+STOP_ROWS = 48
+# Rows of similar length are picked out of this many batches at a time.
+BUCKET = 8
+
+
+@dataclass(frozen=True)
+class TrainingBudget:
+    """What one training may cost and how it learns. 0 means no bound for `max_tokens_trained` and `max_seconds`.
+
+    Tokens are those of whole rows, prompt and answer. The defaults are those of the packaged 135M model; LOG.md has the
+    measurements.
+    """
+
+    epochs: int = 3
+    max_tokens_trained: int = 0
+    max_seconds: float = 0
+    lr: float = 1e-3
+    rank: int = 16
+    alpha: int = 32
+    batch: int = 8
+    accumulate: int = 1
+    max_length: int = 512
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is. `loss` is the last batch's, `validation` the last measured; nats per answer token."""
+
+    step: int
+    steps: int
+    tokens: int
+    loss: float
+    validation: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a training did. `peft` is None when it was asked to stop: it can be continued by calling `train` again.
+
+    `validation` holds (step, nats per answer token) in order, step 0 being the bare base; the adapter kept is that of
+    `best_step`. Memory in MiB (of the GPU where there is one), time in seconds over all attempts.
+    """
+
+    peft: Path | None
+    stopped: Stopped
+    rows: int
+    left_out: int
+    steps: int
+    best_step: int
+    tokens: int
+    validation: list[tuple[int, float]]
+    resumed_from: int
+    precision: str
+    wall_s: float
+    peak_memory_mib: int
+    hyperparameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One row as the model reads it: all ids, and how many of the last ones are learned."""
+
+    ids: list[int]
+    learned: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training, decided before its first step. `order` are indices into `rows`, every epoch written out."""
+
+    rows: list[Tokens]
+    stop: list[Tokens]
+    order: list[int]
+    left_out: int
+    pad: int
+    seed: int
+    budget: TrainingBudget
+    fingerprint: str
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(len(self.order) / (self.budget.batch * self.budget.accumulate))
+
+
+@dataclass
+class Watch:
+    """The eyes on a running training: it reports, stops, checks and marks checkpoints as whole; a TrainerCallback."""
+
+    job: Job
+    on_progress: Callable[[Progress], None]
+    should_stop: Callable[[], bool]
+    spent_s: float
+    began: float = field(default_factory=time.monotonic)
+    loss: float = math.nan
+    stopped: Stopped = "finished"
+    validation: list[tuple[int, float]] = field(default_factory=list)
+
+    def seconds(self) -> float:
+        return self.spent_s + time.monotonic() - self.began
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Look at every milestone and at the last step; end when asked or out of time."""
+        budget = self.job.budget
+        if self.should_stop():
+            self.stopped = "asked"
+        elif budget.max_seconds and self.seconds() > budget.max_seconds:
+            self.stopped = "time"
+        if self.stopped != "finished":
+            control.should_training_stop = True
+        last = state.global_step >= state.max_steps or self.stopped == "time"
+        if last or state.global_step % args.eval_steps == 0:
+            control.should_evaluate = control.should_save = True
+        self._report(state)
+
+    def on_log(self, args: Any, state: Any, control: Any, *, logs: dict[str, float], **rest: Any) -> None:
+        """Raises ServiceTrouble when the loss is no number any more: nothing that follows could be used."""
+        for name in ("loss", "grad_norm", "eval_loss"):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise ServiceTrouble(
+                    f"Training diverged at step {state.global_step}: {name} is {logs[name]}. "
+                    f"Lower training.learning_rate ({self.job.budget.lr:g}).",
+                    permanent=True,
+                )
+        self.loss = logs.get("loss", self.loss)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, *, metrics: dict[str, float], **rest: Any) -> None:
+        self.validation.append((state.global_step, round(metrics["eval_loss"], 4)))
+        self._report(state)
+
+    def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """A checkpoint without its manifest, because the process was killed while writing it, does not exist."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        manifest = {"fingerprint": self.job.fingerprint, "seconds": self.seconds(), "validation": self.validation}
+        finish_folder(folder, manifest)
+
+    def _report(self, state: Any) -> None:
+        known = self.validation[-1][1] if self.validation else None
+        self.on_progress(
+            Progress(
+                state.global_step,
+                self.job.steps,
+                tokens_in(self.job, state.global_step),
+                self.loss,
+                known,
+                self.seconds(),
+            )
+        )
+
+
+def train(
+    dataset_folder: Path,
+    out: Path,
+    *,
+    base_gguf: Path,
+    trainable: str = "",
+    budget: TrainingBudget,
+    seed: int,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainReport:
+    """Train an adapter on a finished dataset into `out`/peft, or go on where a killed attempt left off.
+
+    `base_gguf` is the served file; `trainable` a hub name (`hub:` may stand before it) or folder whose weights are
+    trained, empty for the GGUF's own, dequantised. Same input, seed and machine: same adapter. Repeating a finished
+    training returns its report.
+
+    Raises Refused when no row fits, ServiceTrouble when the disk is full, memory does not suffice or the loss diverges,
+    UserMistake when `trainable` cannot be loaded.
+    """
+    done = finished(out)
+    if done is not None:
+        return report_from(done["report"], out)
+    out.mkdir(parents=True, exist_ok=True)
+    job = prepare(dataset_folder, base_gguf, trainable, budget=budget, seed=seed)
+    checkpoint = last_whole(out / "checkpoints", job.fingerprint)
+    with troubles(out):
+        report = run(
+            job, out, base_gguf, trainable, checkpoint=checkpoint, on_progress=on_progress, should_stop=should_stop
+        )
+    if report.peft is not None:
+        shutil.rmtree(out / "checkpoints")
+        finish_folder(out, {"kind": "lora", "report": {**asdict(report), "peft": report.peft.name}})
+    return report
+
+
+def report_from(found: dict[str, Any], out: Path) -> TrainReport:
+    """The report that a finished folder's manifest holds."""
+    validation = [(int(step), float(nll)) for step, nll in found["validation"]]
+    return TrainReport(**{**found, "peft": out / found["peft"], "validation": validation})
+
+
+def prepare(dataset_folder: Path, base_gguf: Path, trainable: str, *, budget: TrainingBudget, seed: int) -> Job:
+    """Tokenise a dataset and fix the order of its rows. Raises Refused when none is short enough."""
+    dataset = load(dataset_folder)
+    model = Model(base_gguf)
+    try:
+        rows = [tokens_of(model, row) for row in dataset.rows("train")]
+        stop = [tokens_of(model, row) for row in dataset.rows("validation") if row.use == "stop"]
+        pad = 0 if model.end_of_turn != 0 else 1
+    finally:
+        model.free()
+    fit = [row for row in rows if len(row.ids) <= budget.max_length]
+    if not fit:
+        raise Refused(
+            f"None of {len(rows)} rows is at most {budget.max_length} tokens long; raise training.max_length."
+        )
+    watched = sorted((row for row in stop if len(row.ids) <= budget.max_length), key=lambda row: len(row.ids))
+    facts = json.dumps([dataset.id, base_gguf.name, base_gguf.stat().st_size, trainable, asdict(budget), seed])
+    return Job(
+        rows=fit,
+        stop=sorted(random.Random(seed).sample(watched, min(len(watched), STOP_ROWS)), key=lambda row: len(row.ids)),  # noqa: S311
+        order=order([len(row.ids) for row in fit], budget=budget, seed=seed),
+        left_out=len(rows) - len(fit),
+        pad=pad,
+        seed=seed,
+        budget=budget,
+        fingerprint=hashlib.sha256(facts.encode()).hexdigest()[:16],
+    )
+
+
+def tokens_of(model: Model, row: Row) -> Tokens:
+    """A row's ids: the prompt as serving reads it, then the answer as scoring does, then the end of turn."""
+    answer = [*model.tokens(row.answer, special="plain"), model.end_of_turn]
+    return Tokens([*model.turn_tokens(row.prompt), *answer], len(answer))
+
+
+def order(lengths: Sequence[int], *, budget: TrainingBudget, seed: int) -> list[int]:
+    """Which row comes when: every epoch shuffled, rows of similar length side by side, cut at the token budget.
+
+    Batches of unequal lengths would be mostly padding; sorting within a few batches keeps the shuffle nearly whole.
+    """
+    rng = random.Random(seed)  # noqa: S311 - a shuffle, not a secret
+    chosen: list[int] = []
+    for _ in range(budget.epochs):
+        rows = rng.sample(range(len(lengths)), len(lengths))
+        batches: list[list[int]] = []
+        for start in range(0, len(rows), budget.batch * BUCKET):
+            near = sorted(rows[start : start + budget.batch * BUCKET], key=lambda row: lengths[row])
+            batches += [near[n : n + budget.batch] for n in range(0, len(near), budget.batch)]
+        # The one short batch goes last, or every batch after it would straddle two lengths.
+        full = [batch for batch in batches if len(batch) == budget.batch]
+        rng.shuffle(full)
+        chosen += [row for batch in [*full, *(b for b in batches if len(b) < budget.batch)] for row in batch]
+    if not budget.max_tokens_trained:
+        return chosen
+    total, kept = 0, list[int]()
+    for row in chosen:
+        total += lengths[row]
+        if total > budget.max_tokens_trained and kept:
+            break
+        kept.append(row)
+    return kept
+
+
+def tokens_in(job: Job, steps: int) -> int:
+    """Tokens read in the first `steps` steps."""
+    return sum(len(job.rows[row].ids) for row in job.order[: steps * job.budget.batch * job.budget.accumulate])
+
+
+def last_whole(folder: Path, fingerprint: str) -> Path | None:
+    """The newest checkpoint that was written to its end and belongs to this very job; all others are removed."""
+    best: Path | None = None
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])):
+        try:
+            whole = verify_folder(path)["fingerprint"] == fingerprint
+        except ServiceTrouble:
+            whole = False
+        if whole:
+            best = path
+        else:
+            shutil.rmtree(path)
+    return best
+
+
+@contextmanager
+def troubles(out: Path) -> Iterator[None]:
+    """What torch and the file system raise, as ours. Broken writes come as three kinds of errors."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        text = str(error)
+        if re.search(r"out of memory|can't allocate memory|not enough memory", text):
+            raise ServiceTrouble(
+                "Training ran out of memory; lower training.max_length or choose a smaller base."
+            ) from error
+        full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+        if full or re.search(
+            r"PytorchStreamWriter|inline_container|I/O error|File too large|No space left|os error", text
+        ):
+            raise ServiceTrouble(f"Could not write to {str(out)!r} while training: is the disk full?") from error
+        raise
+
+
+def run(
+    job: Job,
+    out: Path,
+    base_gguf: Path,
+    trainable: str,
+    *,
+    checkpoint: Path | None,
+    on_progress: Callable[[Progress], None],
+    should_stop: Callable[[], bool],
+) -> TrainReport:
+    """Load, train and save. The model is gone when this returns."""
+    before = finished(checkpoint) if checkpoint else None
+    watch = Watch(job, on_progress, should_stop, spent_s=before["seconds"] if before else 0.0)
+    watch.validation += [tuple(look) for look in before["validation"]] if before else []
+    model, peft_config, precision = make_model(base_gguf, trainable, job)
+    trainer = make_trainer(model, peft_config, job, out, watch=watch, precision=precision)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    steps = int(trainer.state.global_step)
+    stopped = watch.stopped
+    if stopped == "finished" and steps < job.steps:
+        stopped = "no longer improving"
+    peft = None if stopped == "asked" else out / "peft"
+    if peft is not None:
+        save(trainer.model, peft, base_gguf)
+    return TrainReport(
+        peft=peft,
+        stopped=stopped,
+        rows=len(job.rows),
+        left_out=job.left_out,
+        steps=steps,
+        best_step=int(trainer.state.best_global_step or steps),
+        tokens=tokens_in(job, steps),
+        validation=watch.validation,
+        resumed_from=int(checkpoint.name.split("-")[1]) if checkpoint else 0,
+        precision=precision,
+        wall_s=round(watch.seconds(), 1),
+        peak_memory_mib=peak_memory_mib(),
+        hyperparameters={**asdict(job.budget), "seed": job.seed},
+    )
+
+
+def make_model(base_gguf: Path, trainable: str, job: Job) -> tuple[Any, Any, str]:
+    """(model, LoRA config or None when the model has its adapter already, precision)."""
+    import torch
+
+    precision = best_precision()
+    if trainable and torch.cuda.is_available() and find_spec("unsloth"):
+        return unsloth_model(trainable, job), None, precision
+    from transformers import set_seed
+
+    quiet()
+    # TRL makes the adapter before it sets its own seed.
+    set_seed(job.seed)
+    model = load_base(base_gguf, trainable)
+    if precision == "bf16":
+        halve(model)
+    return model, lora_config(job.budget), precision
+
+
+def load_base(base_gguf: Path, trainable: str = "") -> Any:
+    """A trainable float32 model: the GGUF's own weights dequantised, or those of a hub name or folder.
+
+    Raises UserMistake when it cannot be loaded.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    name = trainable.removeprefix("hub:")
+    try:
+        if name:
+            return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(base_gguf.parent), gguf_file=base_gguf.name, dtype=torch.float32
+        )
+    except (OSError, ValueError) as error:
+        raise UserMistake(f"Cannot load {name or str(base_gguf)!r} for training: {error}.") from error
+    # The weights are plain floats now; what still calls them quantised would refuse to train and to save them.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    for mark in ("hf_quantizer", "is_quantized", "quantization_method"):
+        if hasattr(model, mark):
+            delattr(model, mark)
+    return model
+
+
+def lora_config(budget: TrainingBudget) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=budget.rank, lora_alpha=budget.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def unsloth_model(trainable: str, job: Job) -> Any:
+    """The same adapter on unsloth's patched model, in 16 bit: an adapter trained on 4-bit weights fits no other."""
+    # unsloth patches transformers and trl, so nothing may have imported them before.
+    from unsloth import FastLanguageModel
+
+    model, _ = FastLanguageModel.from_pretrained(
+        trainable.removeprefix("hub:"), max_seq_length=job.budget.max_length, load_in_4bit=False
+    )
+    projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    return FastLanguageModel.get_peft_model(
+        model,
+        r=job.budget.rank,
+        lora_alpha=job.budget.alpha,
+        lora_dropout=0,
+        target_modules=projections,
+        random_state=job.seed,
+    )
+
+
+def best_precision() -> Literal["bf16", "fp32"]:
+    """bf16 where it is faster: on GPUs that have it, and on CPUs with AMX.
+
+    Measured on the packaged 135M with two cores (LOG.md): AMX 860 tokens/s against 465 in fp32; AVX-512 BF16 without
+    AMX 300 against 475; without either it is emulated and ten times slower. fp16 is never used: it diverged.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    if torch.backends.mps.is_available():
+        return "fp32"
+    return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "fp32"
+
+
+def halve(model: Any) -> None:
+    """Keep the frozen matrices in bf16, so that they are not converted anew for every batch.
+
+    Embeddings, norms and the sum that runs through the layers stay in float32, and so does the adapter.
+    """
+    import torch
+
+    head = model.get_output_embeddings()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and module is not head:
+            module.weight.data = module.weight.data.to(torch.bfloat16)
+
+
+def make_trainer(model: Any, peft_config: Any, job: Job, out: Path, *, watch: Watch, precision: str) -> Any:
+    """TRL's trainer over rows that are tokens already."""
+    from transformers import EarlyStoppingCallback, TrainerCallback
+    from transformers.trainer_callback import PrinterCallback
+    from trl import SFTTrainer
+
+    seen = {name: staticmethod(getattr(watch, name)) for name in ("on_step_end", "on_log", "on_evaluate", "on_save")}
+    callback = type("Watching", (TrainerCallback,), seen)()
+    callbacks = [callback, *([EarlyStoppingCallback(PATIENCE)] if job.stop else [])]
+    trainer = SFTTrainer(
+        model,
+        args=arguments(job, out, precision=precision),
+        train_dataset=as_table([job.rows[row] for row in job.order]),
+        eval_dataset=as_table(job.stop) if job.stop else None,
+        processing_class=padding(job.pad),
+        peft_config=peft_config,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def arguments(job: Job, out: Path, *, precision: str) -> Any:
+    """TRL's settings. Its head is computed for answer tokens only (`chunked_nll`), which is its default."""
+    import torch
+    from trl import SFTConfig
+
+    every = min(max(1, math.ceil(job.steps / LOOKS)), MOST_STEPS_BETWEEN)
+    on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    return SFTConfig(
+        output_dir=str(out / "checkpoints"),
+        max_steps=job.steps,
+        per_device_train_batch_size=job.budget.batch,
+        gradient_accumulation_steps=job.budget.accumulate,
+        per_device_eval_batch_size=job.budget.batch,
+        learning_rate=job.budget.lr,
+        lr_scheduler_type="linear",
+        warmup_steps=min(10, job.steps // 10),
+        weight_decay=0.0,
+        optim="adamw_torch_fused",
+        # The order is ours; TRL must neither shuffle nor cut.
+        train_sampling_strategy="sequential",
+        max_length=None,
+        packing=False,
+        bf16=precision == "bf16",
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        # A fifth slower with it, and memory is not what a small base lacks.
+        gradient_checkpointing=not on_cpu,
+        eval_strategy="steps" if job.stop else "no",
+        eval_steps=every,
+        eval_on_start=bool(job.stop),
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=bool(job.stop),
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        seed=job.seed,
+        data_seed=job.seed,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def as_table(rows: Sequence[Tokens]) -> Any:
+    """Rows with loss on their last `learned` tokens; -100 is what torch's loss leaves out."""
+    from datasets import Dataset
+
+    labels = [[-100] * (len(row.ids) - row.learned) + row.ids[-row.learned :] for row in rows]
+    return Dataset.from_dict({"input_ids": [row.ids for row in rows], "labels": labels})
+
+
+def padding(token: int) -> Any:
+    """A tokenizer that only knows how to pad: TRL wants one, and the tokens are made already.
+
+    The padding token is not the end of turn, which must be learned.
+    """
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    known = Tokenizer(WordLevel({"<pad>": token}, unk_token="<pad>"))  # noqa: S106
+    return PreTrainedTokenizerFast(tokenizer_object=known, pad_token="<pad>")  # noqa: S106
+
+
+def save(model: Any, folder: Path, base_gguf: Path) -> None:
+    """The adapter in PEFT's format, naming its base by file name: a path of this machine means nothing elsewhere."""
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = base_gguf.name
+    model.save_pretrained(str(folder))
+
+
+def quiet() -> None:
+    """No progress bars and advice of libraries: `on_progress` reports."""
+    import datasets
+    from transformers.utils import logging
+
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    # PEFT looks beside the base for a config.json, which a GGUF needs none of.
+    warnings.filterwarnings("ignore", message="Could not find a config file")
+
+
+def peak_memory_mib() -> int:
+    """The most memory this process has held, in MiB; the GPU's where there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated() >> 20)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak >> 20 if sys.platform == "darwin" else peak >> 10

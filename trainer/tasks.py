@@ -1,0 +1,41 @@
+"""The Celery tasks: each only knows which plain function to call."""
+
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+from celery import Celery
+
+from infra.queue import ring
+from infra.runs import Runs
+from trainer.supervise import supervise
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def register(app: Celery, runs: Runs, *, home: Path, log: Path, stopping: threading.Event) -> None:
+    """Give the application its tasks; `stopping` is set when the worker is asked to end."""
+
+    @app.task(name="trainer.run")
+    def run(run_id: str) -> None:
+        left = supervise(runs, run_id, home=home, log=log, stopping=stopping, clock=now)
+        if left is not None and left.state == "queued" and not stopping.is_set():
+            ring(app, run_id)
+
+    @app.task(name="trainer.reconcile")
+    def reconcile() -> None:
+        ring_due(app, runs)
+
+    @app.task(name="trainer.weekly")
+    def weekly() -> None:
+        year, week, _ = now().isocalendar()
+        made, _ = runs.create("retrain", f"weekly:{year}-W{week:02}", options={}, now=now())
+        ring(app, made.id)
+
+
+def ring_due(app: Celery, runs: Runs) -> None:
+    """Ring again for runs that nobody heard of and for those whose worker is gone."""
+    for run in runs.due(now=now()):
+        ring(app, run.id)

@@ -1,0 +1,65 @@
+"""The process that does the work of a run and holds the GPU: `python -m trainer.train --run ID --token N --home DIR`.
+
+Started and watched by a worker. Writes its progress into the run table under its fencing token; a newer token there
+means that another process has taken over, and this one ends without publishing anything.
+"""
+
+import argparse
+import signal
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+from infra.errors import Refused, UnderstudyError
+from infra.processes import die_with_parent
+from infra.runs import Run, Runs, Superseded
+from infra.settings import load_settings, offline_unless_hub
+from memory.journal import Journal
+from trainer.cycle import Cancelled, Work, run_cycle
+from trainer.supervise import STOPPED
+
+
+def main() -> int:
+    """Take up the run; the exit status is for the worker that watches."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--token", type=int, required=True)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--parent", type=int, help="end when this process does")
+    given = parser.parse_args()
+    if given.parent:
+        die_with_parent(given.parent)
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stopping.set())
+    settings = load_settings(given.home)
+    offline_unless_hub(settings)
+    journal = Journal.open(settings.journal_url)
+    runs = Runs(journal.engine)
+    run = runs.get(given.run)
+    if run.token != given.token:
+        return STOPPED
+    try:
+        return conclude(runs, run, Work(settings, journal, runs, run, stopping))
+    finally:
+        journal.close()
+
+
+def conclude(runs: Runs, run: Run, work: Work) -> int:
+    """Run the cycle and write down how it ended, unless the run is no longer ours."""
+    try:
+        result = run_cycle(work)
+        runs.finish(run, "refused" if result.get("refused") else "succeeded", now=datetime.now(UTC), result=result)
+    except (Cancelled, Superseded):
+        return STOPPED
+    except Refused as refusal:
+        runs.finish(run, "refused", now=datetime.now(UTC), error=str(refusal))
+    except UnderstudyError as error:
+        sys.stderr.write(f"{error}\n")
+        runs.finish(run, "failed", now=datetime.now(UTC), error=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
