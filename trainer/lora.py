@@ -487,7 +487,7 @@ def make_trainer(model: Any, peft_config: Any, job: Job, out: Path, *, watch: Wa
     callbacks = [callback, *([EarlyStoppingCallback(PATIENCE)] if job.stop else [])]
     trainer = SFTTrainer(
         model,
-        args=arguments(job, out, precision=precision),
+        args=arguments(job, out, precision=precision, resumed=watch.spent_s > 0),
         train_dataset=as_table([job.rows[row] for row in job.order]),
         eval_dataset=as_table(job.stop) if job.stop else None,
         processing_class=padding(job.pad),
@@ -498,7 +498,7 @@ def make_trainer(model: Any, peft_config: Any, job: Job, out: Path, *, watch: Wa
     return trainer
 
 
-def arguments(job: Job, out: Path, *, precision: str) -> Any:
+def arguments(job: Job, out: Path, *, precision: str, resumed: bool) -> Any:
     """TRL's settings. Its head is computed for answer tokens only (`chunked_nll`), which is its default."""
     import torch
     from trl import SFTConfig
@@ -527,7 +527,8 @@ def arguments(job: Job, out: Path, *, precision: str) -> Any:
         gradient_checkpointing=not on_cpu,
         eval_strategy="steps" if job.stop else "no",
         eval_steps=every,
-        eval_on_start=bool(job.stop),
+        # What the bare base scores is known when going on.
+        eval_on_start=bool(job.stop) and not resumed,
         save_strategy="steps",
         save_steps=every,
         save_total_limit=2,

@@ -1,4 +1,4 @@
-"""A dataset is frozen, split by conversation and time; nothing leaks across the split; rows know where they are from."""
+"""A dataset is frozen, split by conversation and time; nothing leaks across the split; rows keep their provenance."""
 
 import json
 import random
