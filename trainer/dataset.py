@@ -44,7 +44,7 @@ QUESTION_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Shares:
-    """How many rows are given which notes; together 1. LOG.md has the measurements behind the numbers.
+    """How many rows are given which notes; together 1. A choice: other shares were not measured.
 
     own: the row's own answer as a note, with another note beside it in half of the rows: teaches to use what the note
     says. others: what recall finds without it: teaches the voice. none: the bare question.
