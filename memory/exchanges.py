@@ -2,67 +2,62 @@
 
 Each of the creator's messages is linked to the question it answers by the strongest evidence there is, in this order:
 
-1. `reply`    it replies to a member's message, or carries on from one that does; no limit in time
-2. `mention`  it mentions a member who said something within `WINDOW` before
-3. `thread`   it stands in a thread, where a question of the last `WINDOW` is still open
-4. `near`     in an open channel, a question of the last `NEAR` is still open; with several open ones only if the
-              words point to one of them, or it comes within `AT_ONCE` of the last
+1. `reply`    it replies to a member's message, or to an answer to one; no limit in time
+2. `mention`  it names a member who said something within `WINDOW` before, by id or by calling their name
+3. `thread`   it stands in a thread, where a question of the last `WINDOW` waits
+4. `near`     in an open channel, a question of the last `NEAR` waits, or of the last `WINDOW` if the words point to it
 
-Messages of one answer or one question are stitched. A question back to the asker is no answer: what the asker says to
-it becomes part of the question. Thanks, laughter and agreement are neither. Peers pair by a window of five minutes
-alone; `understudy bench pairing` measures both on the same labelled conversations.
+Where several questions wait, `fit` weighs them; below `ENOUGH` the message is taken for talk. Messages of one answer or
+one question are stitched. A question back to the asker is no answer: what the asker says to it becomes part of the
+question. Thanks, laughter, promises and agreement are neither, but "yes" answers what can be answered so. Peers pair
+by a window of five minutes alone; `understudy bench pairing` measures both on the same labelled conversations.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
 from memory.messages import Exchange, Message, Source, name_uuid
+from memory.wording import (
+    agrees,
+    asks,
+    asks_back,
+    calls,
+    is_promise,
+    is_talk,
+    seconds_to_write,
+    suits,
+    thanks,
+    words,
+)
 
 # The furthest that any rule but `reply` looks back: what changes outside it cannot change a pair.
 WINDOW = timedelta(hours=12)
 # A channel moves on: after three hours without a sign, an answer is more likely to something else.
 NEAR = timedelta(hours=3)
-# Somebody who types at once answers what was just said.
-AT_ONCE = timedelta(minutes=4)
+# Two who talk with each other go on without naming each other for about this long.
+DIALOGUE = timedelta(minutes=15)
 # Two messages of one thought: people type a long message in under five minutes, or have begun another.
 STITCH = timedelta(minutes=5)
+# What `fit` must reach. It and the weights below were set on memory/sample/pairing/tuned.txt.
+ENOUGH = 1.0
 
 Rule = Literal["reply", "mention", "thread", "near"]
 
-ASKING = re.compile(
-    r"[?？]|(^|[.!,;]\s*)(how|what|why|when|where|which|who|can|could|should|would|is|are|do|does|did|any(one|body)?|"
-    r"help|has|have)\b|\b(stuck|confused|not sure|no idea|wonder(ing)?|struggling|can't|cannot|doesn't work|"
-    r"won't|how to|tips|advice|error|problem|issue)\b|[吗呢么]|怎么|怎样|为什么|为啥|如何|什么|哪[里个儿]?|几[个点次]|"
-    r"多少|多久|是否|能不能|可不可以|有没有|是不是|请问|求助|求教|咋",
-    re.IGNORECASE,
-)
-CHAT = re.compile(
-    r"(ok(ay)?|k|thanks?( you)?( so much| a lot)?|thx|ty|tysm|cheers|lol|lmao|haha+|hehe+|nice|cool|great|awesome|"
-    r"perfect|amazing|wow|yay|yes|yep|yeah|no|nope|sure|right|true|exactly|agreed|same|indeed|np|no problem|no worries|"
-    r"you'?re welcome|welcome|good luck|morning|good (morning|night|evening)|hi|hello|hey|bye|brb|gtg|see you|"
-    r"congrats|congratulations|got it|i see|makes sense|will do|on it|one (sec|moment|minute)|hang on|let me check|"
-    r"looking|be right back|谢谢|多谢|感谢|好的?|嗯+|哦+|对|是的|哈+|厉害|赞|收到|明白了?|知道了|早|早安|晚安|"
-    r"没事|不客气|加油|稍等|等一下|我看看)",
-    re.IGNORECASE,
-)
-WORD = re.compile(r"[^\W_]{3,}|[\u3400-\u9fff]")
-COMMON = frozenset(
-    {"the", "and", "for", "you", "your", "with", "this", "that", "what", "how", "why", "when", "can", "could", "not"}
-    | {"should", "does", "did", "are", "was", "have", "has", "any", "but", "its"}
-)
-
 
 @dataclass
-class Thread:
-    """A question as it grows: its messages, what the creator has said to it, and by which rule."""
+class Question:
+    """A question as it grows: its messages, what the creator has said to it, and what is known about whom it is for."""
 
     asked: list[Message]
     answer: list[Message] = field(default_factory=list)
     rule: Rule = "near"
     asked_back: bool = False
+    settled: bool = False  # the asker thanked somebody else
+    to_creator: bool = False
+    elsewhere: bool = False
+    opener: bool = False  # the first message of a thread, or the first after a long silence in it
 
     @property
     def asker(self) -> str:
@@ -72,182 +67,252 @@ class Thread:
     def open(self) -> bool:
         return not self.answer
 
+    @property
+    def text(self) -> str:
+        return text_of(self.asked)
+
+    @property
+    def last(self) -> Message:
+        return (self.answer or self.asked)[-1]
+
+    @property
+    def waits(self) -> bool:
+        """Whether it asks somebody who may be the creator, in so many words or by where it stands."""
+        return self.to_creator or self.opener or asks(self.text)
+
 
 def pair(messages: Sequence[Message], *, creator: frozenset[str]) -> list[Exchange]:
-    """The exchanges among `messages` of one conversation, which may come in any order; ordered by their answers' time.
+    """The exchanges among `messages` of one place, which may come in any order; ordered by when they were asked.
 
     `creator` holds the creator's person keys. An exchange's id names its first answer message, so that an edit changes
     the exchange and not its identity. `source` is left as the messages' sender cannot know it: the caller sets it.
     """
-    told = Told(creator)
-    for message in sorted(messages, key=lambda m: (m.at, len(m.id), m.id)):
+    in_order = sorted(messages, key=lambda m: (m.at, len(m.id), m.id))
+    told = Told(creator, in_order)
+    for message in in_order:
         if message.person.role in {"twin", "bot"} or not message.text.strip():
-            continue
-        if message.person.key in creator:
+            told.by_machine(message)
+        elif message.person.key in creator:
             told.by_creator(message)
         else:
             told.by_member(message)
-    return [exchange_of(thread) for thread in told.threads if thread.answer]
+    return [exchange_of(question) for question in told.questions if question.answer]
 
 
 class Told:
     """The conversation as read so far."""
 
-    def __init__(self, creator: frozenset[str]) -> None:
-        self.threads: list[Thread] = []
+    def __init__(self, creator: frozenset[str], messages: Sequence[Message]) -> None:
+        self.questions: list[Question] = []
         self._creator = creator
-        self._of: dict[str, Thread] = {}  # message id -> the question it belongs to, as question or answer
-        self._said: dict[str, Message] = {}
-        self._last: Message | None = None
+        self._of: dict[str, Question] = {}  # message id -> the question it belongs to, as question, answer or nod
+        self._by: dict[str, str] = {}  # message id -> who wrote it
+        self._last: dict[str, Message] = {}  # place -> what was said there last
+        self._last_of: dict[tuple[str, str], Message] = {}  # place and person -> what they said there last
+        self._names = {m.person.key: m.person.name for m in messages if m.person.name}
+        # What the creator answers by a reply is not what they answer without one.
+        self._replied = {m.reply_to for m in messages if m.reply_to and m.person.key in creator}
+
+    def by_machine(self, message: Message) -> None:
+        """What a bot says, or a picture without words, only stands between others."""
+        self._note(message, None)
 
     def by_member(self, message: Message) -> None:
-        """A member's message starts a question, continues one, or answers a question back."""
-        thread = self._continued(message)
-        if thread is None and (asks(message.text) or message.reply_to or not is_chat(message.text)):
-            thread = Thread([message])
-            self.threads.append(thread)
-        elif thread is not None and not is_chat(message.text):
-            thread.asked.append(message)
-        self._note(message, thread)
+        """A member's message starts a question, continues one, nods at an answer, or is talk."""
+        question = self._continued(message)
+        if is_talk(message.text) or thanks(message.text):
+            self._settle(message)
+        elif question is not None:
+            question.asked.append(message)
+        else:
+            question = self._started(message)
+            self.questions.append(question)
+        self._note(message, question)
 
-    def _continued(self, message: Message) -> Thread | None:
+    def _continued(self, message: Message) -> Question | None:
         """The question that a member's message belongs to, if it is not a new one."""
-        replied = self._of.get(message.reply_to or "")
-        if replied is not None and replied.asker == message.person.key and (replied.open or is_chat(message.text)):
-            return replied
         if message.reply_to:
-            return None
-        for thread in reversed(self.threads):
-            if thread.asker == message.person.key:
-                waited = message.at - (thread.answer or thread.asked)[-1].at
-                if thread.open and (thread.asked_back or waited <= STITCH):
-                    return thread if waited <= NEAR else None
-                return None
+            replied = self._of.get(message.reply_to)
+            mine = replied is not None and replied.asker == message.person.key
+            return replied if replied and mine and (replied.open or is_talk(message.text)) else None
+        for question in self._recent(message, NEAR):
+            if question.asker != message.person.key:
+                continue
+            waited = message.at - question.last.at
+            if not question.open:
+                return question if is_talk(message.text) and waited <= DIALOGUE else None
+            if not question.waits and asks(message.text) and len(words(question.text)) <= 2:
+                return None  # a remark on something else, then a question
+            undisturbed = self._last[message.place.key] is question.asked[-1] and not asks(message.text)
+            going_on = question.asked_back or waited <= STITCH or (undisturbed and waited <= DIALOGUE)
+            return question if going_on and not self._meant_elsewhere(message) else None
         return None
+
+    def _started(self, message: Message) -> Question:
+        """A new question, with what can be told about whom it is for."""
+        place, before = message.place, self._last.get(message.place.key)
+        told = [q for q in self._recent(message, DIALOGUE) if q.asker == message.person.key]
+        two = {*self._creator, message.person.key}
+        in_dialogue = before is not None and before.person.key in two and any(not q.open for q in told)
+        elsewhere = self._meant_elsewhere(message) or self._remarks(message)
+        return Question(
+            [message],
+            to_creator=self._meant_for_creator(message) or (in_dialogue and not elsewhere),
+            elsewhere=elsewhere,
+            opener=bool(place.thread) and (before is None or message.at - before.at > WINDOW),
+        )
+
+    def _meant_for_creator(self, message: Message) -> bool:
+        replied = self._by.get(message.reply_to or "") in self._creator
+        named = any(calls(message.text, self._names.get(key, "")) for key in self._creator)
+        return replied or named or bool(self._creator & set(message.mentions))
+
+    def _meant_elsewhere(self, message: Message) -> bool:
+        """Whether a member's message speaks to another member."""
+        if self._meant_for_creator(message):
+            return False
+        replied = self._by.get(message.reply_to or "", message.person.key)
+        others = (name for key, name in self._names.items() if key not in self._creator and key != message.person.key)
+        return (
+            bool(message.mentions) or replied != message.person.key or any(calls(message.text, name) for name in others)
+        )
+
+    def _remarks(self, message: Message) -> bool:
+        """Whether a member only remarks on, or answers, what another one asked."""
+        return not asks(message.text) and any(
+            question.open and question.waits and question.asker != message.person.key
+            for question in self._recent(message, DIALOGUE)
+        )
+
+    def _settle(self, message: Message) -> None:
+        """An asker who thanks before the creator said anything was helped by somebody else."""
+        if not thanks(message.text):
+            return
+        for question in self._recent(message, NEAR):
+            if question.asker == message.person.key and question.open:
+                last = self._last[message.place.key]
+                question.settled = last.person.key not in {message.person.key, *self._creator}
+                return
 
     def by_creator(self, message: Message) -> None:
         """The creator's message answers a question, carries on an answer, asks back, or is talk."""
-        thread, rule = self._target(message)
-        self._note(message, thread)
-        if thread is None or rule is None or is_chat(message.text):
+        question, rule = self._target(message)
+        self._note(message, question)
+        if question is None or not self._says_something(message.text, question):
             return
-        if thread.open and asks_back(message.text):
-            thread.asked_back = True
+        if asks_back(message.text):
+            question.asked_back = question.open
             return
-        if thread.open:
-            thread.rule = rule
-        thread.answer.append(message)
+        if question.open:
+            question.rule = rule
+        question.answer.append(message)
 
-    def _target(self, message: Message) -> tuple[Thread | None, Rule | None]:
+    def _says_something(self, text: str, question: Question) -> bool:
+        """Whether the creator's words can be an answer to `question`."""
+        if is_talk(text):
+            return question.open and agrees(text) and suits(question.text, text) > 0
+        return not is_promise(text)
+
+    def _target(self, message: Message) -> tuple[Question | None, Rule]:
         """The question that the creator's message is about, and the evidence for it."""
         if message.reply_to:
-            thread = self._of.get(message.reply_to)
-            return (thread, "reply") if thread else (None, None)
-        carried = self._carried_on(message)
-        if carried is not None:
-            return carried, carried.rule
+            return self._of.get(message.reply_to), "reply"
         if (mentioned := self._mentioned(message)) is not None:
             return mentioned, "mention"
-        limit: timedelta
-        rule: Rule
-        limit, rule = (WINDOW, "thread") if message.place.thread else (NEAR, "near")
-        waiting = [
-            t for t in self.threads if t.open and message.at - t.asked[-1].at <= limit and asks(text_of(t.asked))
-        ]
-        chosen = choose(waiting, message)
-        return (chosen, rule) if chosen else (None, None)
+        if message.mentions:
+            return None, "mention"
+        carried, carried_fit = self._carried_on(message)
+        rule: Rule = "thread" if message.place.thread else "near"
+        waiting = [q for q in self._recent(message, WINDOW) if q.open and q is not carried]
+        fits = [(self._fit(q, message, among=waiting), q) for q in waiting]
+        best, found = max(fits, key=lambda each: each[0], default=(0.0, None))
+        if carried is not None and carried_fit >= best:
+            return carried, rule if carried.open else carried.rule
+        return (found, rule) if best >= ENOUGH else (None, rule)
 
-    def _carried_on(self, message: Message) -> Thread | None:
-        """The question that the creator was just answering, when this is the next message of that answer."""
-        last = self._last
-        if last is None or message.at - last.at > STITCH:
-            return None
-        thread = self._of.get(last.id)
-        if thread is None or (message.mentions and thread.asker not in message.mentions):
-            return None
-        if last.person.key in self._creator:
-            return thread if thread.answer else None
-        # The asker nodded in between: "ok", and the creator goes on.
-        return thread if thread.answer and is_chat(last.text) and last.person.key == thread.asker else None
+    def _carried_on(self, message: Message) -> tuple[Question | None, float]:
+        """The question that the creator was just answering or asking about, and how likely it is this one still."""
+        before = self._last_of.get((message.place.key, message.person.key))
+        if before is None or message.at - before.at > STITCH or before.id not in self._of:
+            return None, 0.0
+        question, last = self._of[before.id], self._last[message.place.key]
+        shared = len(words(message.text) & words(question.text + " " + text_of(question.answer)))
+        if last is before:
+            return question, 2.2 + shared
+        # Somebody nodded, talked or asked in between.
+        return question, (0.5 if asks(last.text) or last.person.role == "bot" else 1.5) + shared
 
-    def _mentioned(self, message: Message) -> Thread | None:
-        """The latest question of somebody whom the message mentions, an open one first."""
-        of_them = [
-            thread
-            for thread in self.threads
-            if thread.asker in message.mentions and message.at - thread.asked[-1].at <= WINDOW
-        ]
-        still_open = [thread for thread in of_them if thread.open]
-        found = still_open or of_them
-        return found[-1] if found else None
+    def _mentioned(self, message: Message) -> Question | None:
+        """The latest question of somebody whom the message names, one that waits first."""
+        called = {key for key, name in self._names.items() if calls(message.text, name)} - self._creator
+        named = set(message.mentions) | called
+        theirs = [q for q in self._recent(message, WINDOW) if q.asker in named]
+        return next((q for q in theirs if q.open), theirs[0] if theirs else None)
 
-    def _note(self, message: Message, thread: Thread | None) -> None:
-        self._said[message.id] = message
-        self._last = message
-        if thread is not None:
-            self._of[message.id] = thread
+    def _fit(self, question: Question, message: Message, *, among: Sequence[Question]) -> float:
+        """How well an unaddressed message fits a question that waits with others, the latest first."""
+        waited = message.at - question.asked[-1].at
+        if waited.total_seconds() < seconds_to_write(message.text):
+            return 0.0  # the creator was typing already
+        shared = min(2, len(words(message.text) & words(question.text)))
+        if waited > NEAR and not (message.place.thread or shared):
+            return 0.0
+        newer = sum(q.waits and not self._answered_by_reply(q) for q in among[: among.index(question)])
+        weight = recency(waited, in_thread=bool(message.place.thread)) - 0.3 * min(newer, 3)
+        weight += 1.5 * shared + suits(question.text, message.text)
+        weight += 1.0 * question.to_creator + 1.0 * question.opener + 0.5 * question.asked_back
+        # In a thread everybody is welcome to answer what one asked another.
+        weight -= (1.0 if message.place.thread else 2.0) * question.elsewhere
+        weight -= 2.0 * question.settled + 1.5 * self._answered_by_reply(question)
+        return weight - (0.0 if question.waits else 0.7 if len(question.asked) > 1 else 1.2)
+
+    def _answered_by_reply(self, question: Question) -> bool:
+        return any(asked.id in self._replied for asked in question.asked)
+
+    def _recent(self, message: Message, limit: timedelta) -> Iterator[Question]:
+        """The questions of this conversation that were touched within `limit` before, the latest first."""
+        for question in reversed(self.questions):
+            if message.at - question.asked[0].at > 4 * WINDOW:
+                return
+            if question.asked[0].place.key == message.place.key and message.at - question.last.at <= limit:
+                yield question
+
+    def _note(self, message: Message, question: Question | None) -> None:
+        self._by[message.id] = message.person.key
+        self._last[message.place.key] = message
+        self._last_of[message.place.key, message.person.key] = message
+        if question is not None:
+            self._of[message.id] = question
 
 
-def choose(waiting: Sequence[Thread], message: Message) -> Thread | None:
-    """The one of several open questions that an unaddressed message answers, or None when nothing tells."""
-    if len(waiting) <= 1:
-        return waiting[0] if waiting else None
-    said = words(message.text)
-    scores = [len(said & words(text_of(thread.asked))) for thread in waiting]
-    best = max(scores)
-    if best and scores.count(best) == 1:
-        return waiting[scores.index(best)]
-    return waiting[-1] if message.at - waiting[-1].asked[-1].at <= AT_ONCE else None
+def recency(waited: timedelta, *, in_thread: bool) -> float:
+    """What the time between a question and an unaddressed message says: much at once, little after hours."""
+    if waited <= STITCH:
+        return 1.5
+    if in_thread or waited <= 2 * DIALOGUE:
+        return 1.2
+    return 1.0 if waited <= NEAR else 0.0
 
 
-def exchange_of(thread: Thread) -> Exchange:
+def exchange_of(question: Question) -> Exchange:
     """The exchange that a question and its answer make; its time is that of the first answering message."""
-    first = thread.answer[0]
+    first = question.answer[0]
     return Exchange(
         id=name_uuid("exchange", first.place.key, first.id),
-        question=text_of(thread.asked),
-        answer=text_of(thread.answer),
+        question=question.text,
+        answer=text_of(question.answer),
         author=first.person,
         place=first.place,
         at=first.at,
         source=Source.CHAT_EXPORT,
         question_source=Source.CHAT_EXPORT,
-        asker=thread.asked[0].person,
-        question_ids=tuple(message.id for message in thread.asked),
-        answer_ids=tuple(message.id for message in thread.answer),
-        pairing=thread.rule,
+        asker=question.asked[0].person,
+        question_ids=tuple(message.id for message in question.asked),
+        answer_ids=tuple(message.id for message in question.answer),
+        pairing=question.rule,
         url=first.url,
     )
 
 
 def text_of(messages: Sequence[Message]) -> str:
     return "\n".join(message.text.strip() for message in messages)
-
-
-def asks(text: str) -> bool:
-    """Whether a member's words ask for something."""
-    return bool(ASKING.search(text)) and not is_chat(text)
-
-
-def asks_back(text: str) -> bool:
-    """Whether the creator only asks: the last sentence is a question and hardly anything stands before it."""
-    stripped = text.strip()
-    if not stripped.endswith(("?", "？")):
-        return False
-    sentences = [part for part in re.split(r"(?<=[.!?。！？])\s*", stripped) if part]
-    told = [part for part in sentences if not part.endswith(("?", "？")) and len(words(part)) > 2]
-    return not told
-
-
-def is_chat(text: str) -> bool:
-    """Whether words are only thanks, laughter, greeting or agreement: up to three such phrases and nothing else."""
-    bare = re.sub(r"[^\w\s'\u3400-\u9fff]", " ", text).strip()
-    phrases = [part for part in re.split(r"\s{2,}|\s*[,.!~，。！～]\s*", bare) if part]
-    return not bare or (
-        len(bare) <= 40 and all(CHAT.fullmatch(part.strip()) for part in phrases[:3]) and len(phrases) <= 3
-    )
-
-
-def words(text: str) -> set[str]:
-    """Content words, and single Han characters."""
-    return {word for word in WORD.findall(text.casefold()) if word not in COMMON}
