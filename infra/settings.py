@@ -310,6 +310,15 @@ def offline() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
+def share_cores() -> None:
+    """Let threads that wait for each other sleep instead of spin; before OpenMP is loaded, since it reads this once.
+
+    llama.cpp meets a barrier hundreds of times a token. With spinning waits and a training on the same two cores, one
+    batch took more than 30 s; sleeping ones cost a busy machine nothing and an idle one a few percent.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def offline_unless_hub(settings: Settings) -> None:
     """Go offline when everything that `settings` name is on this machine."""
     models = settings.models

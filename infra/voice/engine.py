@@ -121,9 +121,9 @@ class Speaker:
         self._last: list[int] = []
 
     @property
-    def has_room(self) -> bool:
-        """Whether there is a sequence for one more stream."""
-        return bool(self._free)
+    def places(self) -> int:
+        """How many more streams may begin."""
+        return len(self._free)
 
     def begin(self, stream: Stream) -> None:
         """Give a stream its sequence, and the shared beginning that is computed already."""
@@ -191,6 +191,8 @@ class Engine:
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._wake = threading.Condition()
         self._swapping = threading.Lock()
+        # Tokenising reads the model from callers' threads: it may not be freed meanwhile.
+        self._freeing = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="voice", daemon=True)
         self._thread.start()
@@ -216,7 +218,10 @@ class Engine:
 
         Raises UserMistake when prompt and answer cannot fit, Busy when the queue is full, ServiceTrouble when closed.
         """
-        prompt = self._model.turn_tokens(turns)
+        with self._freeing:
+            if self._closed:
+                raise ServiceTrouble("The voice is shutting down.")
+            prompt = self._model.turn_tokens(turns)
         stream = Stream(prompt, sampling, emit, time.perf_counter())
         if len(prompt) + sampling.max_tokens > self._context_tokens:
             raise UserMistake(
@@ -226,7 +231,8 @@ class Engine:
         with self._wake:
             if self._closed:
                 raise ServiceTrouble("The voice is shutting down.")
-            if len(self._waiting) >= self._waiting_most:
+            # Those who wait for places that are free right now are not the queue.
+            if len(self._waiting) >= self._waiting_most + self._current.places:
                 raise Busy(f"The voice is busy: {len(self._waiting)} requests are waiting already.", retry_after_s=2)
             self._waiting.append(stream)
             self._wake.notify()
@@ -343,7 +349,7 @@ class Engine:
     def _admit(self) -> None:
         """Begin as many waiting requests as fit, in the order they came."""
         with self._wake:
-            while self._waiting and (self._waiting[0].cancelled or self._current.has_room):
+            while self._waiting and (self._waiting[0].cancelled or self._current.places):
                 stream = self._waiting.popleft()
                 if stream.cancelled:
                     continue
@@ -415,7 +421,8 @@ class Engine:
             stream.emit(gone)
         while not self._calls.empty():
             self._calls.get()[1].set_exception(gone)
-        self._model.free()
+        with self._freeing:
+            self._model.free()
 
 
 def plan(running: Sequence[Stream]) -> tuple[list[tuple[int, int, int, bool]], list[tuple[Stream, int]]]:

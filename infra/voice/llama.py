@@ -16,6 +16,7 @@ import numpy as np
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from infra.errors import ServiceTrouble, UserMistake
+from infra.settings import share_cores
 from infra.voice.chat import Sampling, Turn
 
 Format = Literal["Q4_0", "Q8_0", "F16"]
@@ -29,6 +30,7 @@ PENALTY_WINDOW = 64
 @cache
 def lib() -> Any:
     """The bindings, loaded once, with llama.cpp's own log switched off: it would mix with ours."""
+    share_cores()
     import llama_cpp.llama_cpp as bindings
 
     lib.log = bindings.llama_log_callback(lambda level, text, data: None)  # type: ignore[attr-defined]
@@ -49,8 +51,8 @@ class Model:
             raise ServiceTrouble(f"llama.cpp cannot load {str(path)!r} as a model.", permanent=True)
         self._vocab = self._lib.llama_model_get_vocab(self.pointer)
         self.vocabulary: int = self._lib.llama_vocab_n_tokens(self._vocab)
-        eot, eos = self._lib.llama_vocab_eot(self._vocab), self._lib.llama_vocab_eos(self._vocab)
-        self.end_of_turn: int = eot if eot >= 0 else eos
+        # Instruct models name the end of a turn as their end of text; some carry a wrong `eot` besides.
+        self.end_of_turn: int = self._lib.llama_vocab_eos(self._vocab)
         template = self.metadata("tokenizer.chat_template")
         if not template:
             raise UserMistake(f"{str(path)!r} carries no chat template; choose an instruct model.")

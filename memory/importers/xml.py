@@ -1,6 +1,8 @@
 """Stack Exchange's Posts.xml, and any list of elements that hold a question and an answer."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,29 +37,25 @@ def read(path: Path, context: ImportContext) -> Iterator[Record]:
         raise broken(path, "its top", "neither Stack Exchange posts nor elements with a question and an answer")
 
 
-def elements(path: Path) -> Iterator[Any]:
+def elements(path: Path) -> Generator[Any, None, None]:
     """Every element as it closes. Entities stay closed: a file cannot reach others or swell."""
     from lxml import etree
 
-    try:
-        for _, element in etree.iterparse(
-            str(path), events=("end",), resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
-        ):
-            if any(True for _ in element.iter(etree.Entity)):
-                raise broken(path, f"line {element.sourceline}", "it uses entities of its own")
-            yield element
-    except etree.XMLSyntaxError as error:
-        raise broken(path, f"line {error.lineno}", f"this is not XML ({error.msg})") from error
+    options: dict[str, Any] = {"resolve_entities": False, "no_network": True, "load_dtd": False, "huge_tree": False}
+    with path.open("rb") as file:
+        try:
+            for _, element in etree.iterparse(file, events=("end",), **options):
+                if any(True for _ in element.iter(etree.Entity)):
+                    raise broken(path, f"line {element.sourceline}", "it uses entities of its own")
+                yield element
+        except etree.XMLSyntaxError as error:
+            raise broken(path, f"line {error.lineno}", f"this is not XML ({error.msg})") from error
 
 
 def first_elements(path: Path) -> list[Any]:
     """The first few elements, to tell what the file is."""
-    found = []
-    for element in elements(path):
-        found.append(element)
-        if len(found) == 3:
-            break
-    return found
+    with contextlib.closing(elements(path)) as walk:
+        return list(islice(walk, 3))
 
 
 def pair(element: Any, context: ImportContext, file: str) -> Record:

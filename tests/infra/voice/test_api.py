@@ -1,0 +1,221 @@
+"""The voice over HTTP, as OpenAI's own client sees it, on a real socket."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from infra.adapters import GGUF, AdapterStore
+from infra.voice.api import Voices, install, routes
+from infra.voice.engine import Engine
+from infra.voice.weights import Weights
+from tests.weights import write_adapter
+
+TOKEN = "a-token-of-this-test"
+
+
+@contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """An app on a loopback port of its own."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def store(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> AdapterStore:
+    made = AdapterStore(tmp_path_factory.mktemp("store"))
+    for version, passed in (("v1", True), ("v2", True), ("refused", False)):
+        write_adapter(weights, made.stage(version) / GGUF, seed=len(version) + int(passed))
+        reasons = [] if passed else ["NLL is worse"]
+        made.publish(version, {"base_sha256": weights.sha256, "verdict": {"passed": passed, "reasons": reasons}})
+    return made
+
+
+@pytest.fixture(scope="module")
+def url(weights: Weights, store: AdapterStore) -> Iterator[str]:
+    engine = Engine(weights.path, base="tiny", base_sha256=weights.sha256, streams=2, waiting=1, context_tokens=512)
+    app = FastAPI()
+    install(app, token=TOKEN)
+    app.include_router(routes(Voices(engine, store)))
+    with served(app) as address:
+        yield address
+    engine.close()
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=TOKEN, max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture
+def http(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60) as made:
+        yield made
+
+
+ASKED = [{"role": "user", "content": "Name a bread."}]
+
+
+def test_the_official_client_gets_a_whole_answer(client: openai.OpenAI) -> None:
+    found = client.chat.completions.create(model="tiny", messages=ASKED, max_tokens=12, temperature=0)
+
+    assert found.choices[0].message.content
+    assert found.choices[0].finish_reason in {"stop", "length"}
+    assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
+
+
+def test_the_official_client_streams_the_same_words_with_usage(client: openai.OpenAI) -> None:
+    whole = client.chat.completions.create(model="tiny", messages=ASKED, max_tokens=12, temperature=0)
+    chunks = list(
+        client.chat.completions.create(
+            model="tiny",
+            messages=ASKED,
+            max_tokens=12,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert streamed == whole.choices[0].message.content
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+
+
+def test_stop_and_seed_are_kept(client: openai.OpenAI) -> None:
+    def ask(**more):
+        found = client.chat.completions.create(model="tiny", messages=ASKED, max_tokens=24, temperature=1.0, **more)
+        return found.choices[0].message.content
+
+    assert ask(seed=5) == ask(seed=5)
+    assert " " not in ask(seed=5, stop=[" "])
+
+
+def test_models_lists_the_base_and_its_voices(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["tiny", "tiny+refused", "tiny+v1", "tiny+v2"]
+
+
+def test_without_the_token_nothing_is_answered(url: str) -> None:
+    with (
+        openai.OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        stranger.models.list()
+    assert httpx.get(f"{url}/healthz").json() == {"status": "alive"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": []},
+        {"messages": [{"role": "wizard", "content": "x"}]},
+        {"messages": ASKED, "temperature": 9},
+        {"messages": ASKED, "n": 2},
+        {"messages": ASKED, "tools": [{"type": "function"}]},
+        {"messages": ASKED, "max_tokens": 0},
+        {"messages": [{"role": "user", "content": "word " * 900}]},
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_openais_shape(http: httpx.Client, body: dict) -> None:
+    found = http.post("/v1/chat/completions", json=body)
+
+    assert found.status_code == 400
+    assert found.json()["error"]["type"] == "invalid_request_error"
+    assert found.json()["error"]["message"]
+
+
+def test_broken_json_is_refused(http: httpx.Client) -> None:
+    found = http.post("/v1/chat/completions", content=b"{", headers={"Content-Type": "application/json"})
+
+    assert found.status_code == 400
+
+
+def test_too_many_at_once_are_told_when_to_come_back(url: str) -> None:
+    statuses, after = [], []
+
+    def ask() -> None:
+        body = {"messages": ASKED, "max_tokens": 120, "temperature": 1.5}
+        found = httpx.post(
+            f"{url}/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60
+        )
+        statuses.append(found.status_code)
+        after.extend([found.headers["Retry-After"]] if found.status_code == 429 else [])
+
+    threads = [threading.Thread(target=ask) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert set(statuses) == {200, 429}
+    assert all(int(seconds) > 0 for seconds in after)
+
+
+def test_a_client_that_leaves_frees_its_place(http: httpx.Client) -> None:
+    body = {"messages": ASKED, "max_tokens": 400, "temperature": 1.5, "stream": True}
+    with http.stream("POST", "/v1/chat/completions", json=body) as response:
+        next(response.iter_lines())
+
+    deadline = time.monotonic() + 5
+    while http.get("/readyz").json()["running"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert http.get("/readyz").json()["running"] == 0
+
+
+def test_promote_and_rollback_act_at_once_and_are_remembered(http: httpx.Client, store: AdapterStore) -> None:
+    assert http.post("/admin/voices/promote", json={"version": "v1"}).json()["voice"] == "tiny+v1"
+    assert http.post("/admin/voices/promote", json={"version": "v2"}).json()["voice"] == "tiny+v2"
+    assert (store.current(), store.previous()) == ("v2", "v1")
+
+    assert http.post("/admin/voices/rollback").json()["voice"] == "tiny+v1"
+    assert store.current() == "v1"
+    assert http.post("/admin/voices/promote", json={"version": "base"}).json()["voice"] == "tiny"
+
+
+@pytest.mark.parametrize(("version", "status"), [("refused", 403), ("nowhere", 400)])
+def test_what_did_not_pass_or_is_not_there_cannot_speak(http: httpx.Client, version: str, status: int) -> None:
+    found = http.post("/admin/voices/promote", json={"version": version})
+
+    assert found.status_code == status
+    assert http.get("/admin/voices").json()["voice"] == "tiny"
+
+
+def test_an_adapter_changed_on_disk_cannot_speak(http: httpx.Client, store: AdapterStore) -> None:
+    path = store.gguf("v2")
+    kept = path.read_bytes()
+    path.write_bytes(kept[:-1] + b"x")
+
+    found = http.post("/admin/voices/promote", json={"version": "v2"})
+
+    assert (found.status_code, "changed" in found.json()["error"]["message"]) == (503, True)
+    path.write_bytes(kept)
+
+
+def test_a_restart_resumes_the_stored_voice_or_falls_back(weights: Weights, store: AdapterStore) -> None:
+    store.point("v1")
+    store.point("v2")
+    path: Path = store.gguf("v2")
+    kept = path.read_bytes()
+    for damaged, expected in ((False, "tiny+v2"), (True, "tiny+v1")):
+        path.write_bytes(b"damaged" if damaged else kept)
+        engine = Engine(weights.path, base="tiny", base_sha256=weights.sha256, streams=1, context_tokens=512)
+
+        problems = Voices(engine, store).resume()
+
+        assert (engine.voice, len(problems)) == (expected, int(damaged))
+        engine.close()
+    path.write_bytes(kept)
