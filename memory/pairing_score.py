@@ -28,7 +28,7 @@ LINE = re.compile(
 GONE = "gone"
 
 Split = Literal["tuned", "unseen"]
-SPLITS: tuple[Split, ...] = ("tuned",)
+SPLITS: tuple[Split, ...] = ("tuned", "unseen")
 Links = set[tuple[str, str]]
 
 
