@@ -32,7 +32,7 @@ STOP = frozenset(
     its just let me my no not of on or our out please she should so some than that the their them then there these
     they this to too up us was we were what when where which while who why will with would you your about into also am
     的 了 吗 呢 啊 吧 是 在 我 你 他 她 它 们 这 那 有 和 就 都 也 很 到 说 要 会 着 没 看 好 上 下 么 怎 什 为 请 问
-    可 以 能 不""".split()  # noqa: SIM905  a list of 130 quoted words is harder to read
+    可 以 能 不 办 样 一 像 多 少 久 几 如 何 样""".split()  # noqa: SIM905  a list of 130 quoted words is harder to read
 )
 
 
@@ -59,7 +59,7 @@ def terms(text: str) -> list[str]:
 def content_terms(text: str) -> set[str]:
     """The terms that say what `text` is about."""
     stops = stop_terms()
-    return {term for term in terms(text) if term not in stops}
+    return {term for term in terms(text) if term not in stops and not (IS_CJK.match(term) and set(term) <= stops)}
 
 
 @cache
