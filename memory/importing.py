@@ -7,7 +7,8 @@ journal already is not added twice. Neither pass holds more than a batch in memo
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +25,7 @@ from memory.importers import (
     telegram_export,
     xml,
 )
-from memory.importers.records import ImportContext, Record, Skipped, Sourced, encoding_of
+from memory.importers.records import ImportContext, Record, Skipped, Sourced, broken, encoding_of
 from memory.journal import Journal
 from memory.messages import Event, Exchange, Passage
 from memory.remember import document_event, exchange_event, message_event, passage_event, remember
@@ -34,14 +35,15 @@ FORMATS: tuple[ModuleType, ...] = (
     discord_package,
     telegram_export,
     discord_export,
-    tables,
     jsonlines,
     jsonfile,
     xml,
+    tables,
     documents,
 )
-HEAD_CHARACTERS = 4000
+HEAD_BYTES = 1 << 16
 BATCH = 500
+KINDS = "csv, tsv, json, jsonl, xml, md, txt, Telegram's result.json, DiscordChatExporter's json, a Discord zip"
 
 
 @dataclass
@@ -64,70 +66,113 @@ def import_paths(
     """Import files, and the files of folders. Raises UserMistake for one that cannot be used; those before it stay."""
     report = ImportReport()
     read = 0
-    for path in expanded(paths):
+    for path, folder in expanded(paths):
         chosen = format_of(path)
-        for batch in batches(chosen.read(path, context)):
-            read += len(batch)
-            on_progress(read)
-        journal_file(journal, path, chosen.read(path, context), context=context, report=report)
+        if chosen is None and folder is not None:
+            report.skipped["a file of a format that is not read"] += 1
+            continue
+        if chosen is None:
+            raise UserMistake(f"{str(path)!r} is none of the formats read here: {KINDS}.")
+        known = replace(context, folder=folder)
+        with readable(path):
+            for batch in batches(chosen.read(path, known)):
+                read += len(batch)
+                on_progress(read)
+            journal_file(journal, path, chosen.read(path, known), context=known, report=report)
     return report
 
 
-def expanded(paths: Sequence[Path]) -> Iterator[Path]:
-    """The files that `paths` mean, folders walked in a stable order."""
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """What the operating system says of a file, as a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserMistake(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
+
+
+def expanded(paths: Sequence[Path]) -> Iterator[tuple[Path, Path | None]]:
+    """The files that `paths` mean, each with the folder it was found in if one was given; in a stable order."""
     for path in paths:
         if path.is_dir():
             files = [found for found in sorted(path.rglob("*")) if found.is_file() and not found.name.startswith(".")]
             if not files:
                 raise UserMistake(f"{str(path)!r} is an empty folder.")
-            yield from files
+            yield from ((found, path) for found in files)
         elif path.is_file():
-            yield path
+            yield path, None
+        elif path.exists():
+            raise UserMistake(f"{str(path)!r} is neither a file nor a folder.")
         else:
             raise UserMistake(f"There is no file {str(path)!r}.")
 
 
-def format_of(path: Path) -> ModuleType:
-    """The importer that knows this file. Raises UserMistake for an empty or unknown one."""
-    try:
+def format_of(path: Path) -> ModuleType | None:
+    """The importer that knows this file, or None. Raises UserMistake for one that is empty, or text with NUL bytes."""
+    with readable(path):
         if os.path.getsize(path) == 0:
             raise UserMistake(f"{str(path)!r} is empty.")
         with path.open("rb") as file:
-            head = file.read(HEAD_CHARACTERS).decode(encoding_of(path), "replace")
-    except OSError as error:
-        raise UserMistake(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+            head = file.read(HEAD_BYTES).decode(encoding_of(path), "replace")
     name = path.name.casefold()
-    for each in FORMATS:
-        if each.sniff(head, name):
-            return each
-    kinds = "csv, tsv, json, jsonl, xml, md, txt, Telegram's result.json, DiscordChatExporter's json, a Discord zip"
-    raise UserMistake(f"{str(path)!r} is none of the formats read here: {kinds}.")
+    chosen = next((each for each in FORMATS if each.sniff(head, name)), None)
+    if chosen not in {None, discord_package} and "\x00" in head:
+        where = f"character {head.index(chr(0))}"
+        raise broken(path, where, "it holds NUL bytes and is no text; save UTF-16 with a byte order mark")
+    return chosen
 
 
 def journal_file(
     journal: Journal, path: Path, records: Iterable[Record], *, context: ImportContext, report: ImportReport
 ) -> None:
-    """The second pass: everything of one file, in batches."""
-    pieces: list[Passage] = []
+    """The second pass: everything of one file, in batches; the pieces of a document together."""
+    sha256 = sha256_of(path)
+
+    def named(record: Record) -> str:
+        return record.document if isinstance(record, Passage) else ""
+
+    # The pairs between a document's pieces must not cut it in two: they wait until it ends.
+    document = Pieces(journal, sha256, context=context, report=report)
     for batch in batches(records):
         report.skipped.update(record.reason for record in batch if isinstance(record, Skipped))
-        pieces += [record for record in batch if isinstance(record, Passage)]
         add(journal, [event for record in batch if (event := event_of(record))], context, report)
-    for document, parts in groupby(pieces, key=lambda piece: piece.document):
-        journal_document(journal, list(parts), sha256=f"{sha256_of(path)}:{document}", context=context, report=report)
+        for name, parts in groupby((record for record in batch if isinstance(record, Passage)), key=named):
+            document.add(name, list(parts))
+    document.finish()
 
 
-def journal_document(
-    journal: Journal, parts: list[Passage], *, sha256: str, context: ImportContext, report: ImportReport
-) -> None:
-    """A document's pieces, as a new revision unless this is what was imported last."""
-    known = journal.document(parts[0].document)
-    if known is not None and known[1] == sha256:
-        report.skipped["already known"] += len(parts)
-        return
-    revision = known[0] + 1 if known else 0
-    events = [passage_event(part, revision=revision) for part in parts]
-    add(journal, [*events, document_event(parts, revision=revision, sha256=sha256)], context, report)
+class Pieces:
+    """The document that is being journalled: its pieces go in as they come, its end makes them the whole of it."""
+
+    def __init__(self, journal: Journal, sha256: str, *, context: ImportContext, report: ImportReport) -> None:
+        self._journal, self._sha256, self._context, self._report = journal, sha256, context, report
+        self._name = ""
+        self._known = False
+        self._revision = 0
+        self._kept: list[Passage] = []
+
+    def add(self, name: str, parts: list[Passage]) -> None:
+        """More pieces, of the same document or the next."""
+        if name != self._name:
+            self.finish()
+            self._name = name
+            before = self._journal.document(name)
+            self._known = before is not None and before[1] == self._sha256
+            self._revision = before[0] + 1 if before else 0
+        if self._known:
+            self._report.skipped["already known"] += len(parts)
+            return
+        # The words are in the journal then; what is kept to name them at the end is small.
+        self._kept += [replace(part, text="") for part in parts]
+        events = [passage_event(part, revision=self._revision) for part in parts]
+        add(self._journal, events, self._context, self._report)
+
+    def finish(self) -> None:
+        """Close the document that is open, if one is."""
+        if self._kept:
+            whole = document_event(self._kept, revision=self._revision, sha256=self._sha256)
+            add(self._journal, [whole], self._context, self._report)
+        self._kept = []
 
 
 def add(journal: Journal, events: list[Event], context: ImportContext, report: ImportReport) -> None:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -27,16 +27,23 @@ def owner_name() -> str:
 
 
 def supervise(
-    runs: Runs, run_id: str, *, home: Path, log: Path, stopping: threading.Event, clock: Callable[[], datetime]
+    runs: Runs,
+    run_id: str,
+    *,
+    home: Path,
+    log: Path,
+    stopping: threading.Event,
+    clock: Callable[[], datetime],
+    command: Sequence[str] = ("-m", "trainer.train"),
 ) -> Run | None:
     """Work on a run until it ends or the worker is asked to stop; None when somebody else has it.
 
-    Returns the run as it was left: ended, or queued again.
+    `command` is what Python runs, before the arguments that name the run. Returns the run as it was left.
     """
     run = runs.claim(run_id, owner_name(), now=clock())
     if run is None:
         return None
-    arguments = ["-m", "trainer.train", "--run", run.id, "--token", str(run.token), "--home", str(home)]
+    arguments = [*command, "--run", run.id, "--token", str(run.token), "--home", str(home)]
     process = start(arguments, log=log)
     try:
         watch(runs, run, process, stopping=stopping, clock=clock)

@@ -1,86 +1,138 @@
 """The creator's own Discord data package: what they wrote, without what it answered.
 
 Long messages stand alone and become passages. Short ones only make sense beside a question, which the package does not
-hold; they are counted and left out.
+hold; they are counted and left out. Nothing is unpacked to disk.
 """
 
 import csv
 import io
 import json
+import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from memory.importers.documents import pieces
-from memory.importers.records import ImportContext, Record, Skipped, broken, time_of
-from memory.messages import Passage, Place, Source, name_uuid
+from memory.importers.jsonfile import members
+from memory.importers.records import MOST_RECORD, ImportContext, Record, Skipped, Utf8, broken, time_of
+from memory.messages import Passage, Place, Source, Visibility, name_uuid
+from memory.prompt import estimate_tokens
 
 # A message that says something by itself has a few sentences.
-STANDS_ALONE = 280
-# Discord's largest packages hold channels of some tens of megabytes; more is a bomb.
-MOST_BYTES = 400_000_000
+STANDS_ALONE_TOKENS = 60
+# Years of a busy account are some hundred megabytes; more, or text that packs a thousandfold, is a bomb.
+MOST_BYTES, MOST_RATIO = 4_000_000_000, 200
+# The folders above are named in the account's language.
+MESSAGES = re.compile(r"(^|/)c?\d+/messages\.(json|csv)$")
+OWNER = re.compile(r"^[^/]+/user\.json$")
+DIRECT = {"DM", "GROUP_DM", "1", "3"}
 
 
 def sniff(head: str, name: str) -> bool:
-    return name.endswith(".zip")
+    return name.endswith(".zip") or head.startswith("PK\x03\x04")
 
 
 def read(path: Path, context: ImportContext) -> Iterator[Record]:
-    """Passages. Raises UserMistake for a zip that is no data package, or swells beyond reason."""
+    """Passages. Raises UserMistake for a zip that is no data package, another's, or swells beyond reason."""
     try:
         with zipfile.ZipFile(path) as package:
-            channels = [info for info in package.infolist() if is_messages(info.filename)]
+            channels = [info for info in package.infolist() if MESSAGES.search(info.filename)]
             if not channels:
                 raise broken(path, "its index", "no messages/*/messages.json or .csv: not a Discord data package")
+            refuse_attacks(path, package.infolist())
+            require_owner(path, package, context)
             for info in channels:
-                if info.file_size > MOST_BYTES:
-                    raise broken(path, info.filename, f"{info.file_size} bytes unpacked is more than a channel holds")
                 yield from channel(package, info, context, path)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise broken(path, "its index", f"this zip cannot be read ({error})") from error
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        raise broken(path, "its packing", f"this zip cannot be read ({error})") from error
 
 
-def is_messages(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return len(parts) >= 3 and parts[-1] in {"messages.json", "messages.csv"} and parts[-3].casefold() == "messages"
+def refuse_attacks(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """Names that climb out, and sizes that no account has."""
+    for info in entries:
+        name = PurePosixPath(info.filename.replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts:
+            raise broken(path, info.filename, "a name that leads out of the package")
+        if info.file_size > 1_000_000 and info.file_size > MOST_RATIO * max(info.compress_size, 1):
+            raise broken(path, info.filename, f"it unpacks to {info.file_size} bytes, over {MOST_RATIO} times its size")
+    total = sum(info.file_size for info in entries)
+    if total > MOST_BYTES:
+        raise broken(path, "its index", f"{total} bytes unpacked are more than {MOST_BYTES}")
+
+
+def require_owner(path: Path, package: zipfile.ZipFile, context: ImportContext) -> None:
+    """The package must be the creator's own: what is in it may train."""
+    ids = context.ids_on("discord")
+    for info in package.infolist():
+        if OWNER.search(info.filename):
+            owner = str(small(package, info, path).get("id", ""))
+            if ids and owner and owner not in ids:
+                known = ", ".join(f"discord:{each}" for each in sorted(ids))
+                raise broken(path, info.filename, f"the package is discord:{owner}'s, creator.ids has {known}")
+
+
+def small(package: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> dict[str, Any]:
+    """The object in a small JSON file of the package."""
+    if info.file_size > MOST_RECORD:
+        raise broken(path, info.filename, f"longer than {MOST_RECORD} bytes")
+    try:
+        found = json.loads(package.read(info))
+    except (ValueError, RecursionError) as error:
+        raise broken(path, info.filename, "this is not JSON") from error
+    return found if isinstance(found, dict) else {}
 
 
 def channel(package: zipfile.ZipFile, info: zipfile.ZipInfo, context: ImportContext, path: Path) -> Iterator[Record]:
-    """The messages of one channel."""
+    """The messages of one channel, streamed."""
+    folder = PurePosixPath(info.filename).parent
+    about = next((each for each in package.infolist() if each.filename == f"{folder}/channel.json"), None)
+    facts = small(package, about, path) if about else {}
+    place = place_of(folder.name.removeprefix("c"), facts, context)
     with package.open(info) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8-sig")
         try:
-            rows: list[dict[str, Any]] = (
-                json.load(text) if info.filename.endswith(".json") else list(csv.DictReader(text))
-            )
-        except (ValueError, csv.Error) as error:
-            raise broken(path, info.filename, "this is not what Discord writes") from error
-    place = PurePosixPath(info.filename).parts[-2].removeprefix("c")
-    for row in rows:
-        yield from message(row, place, context)
+            for row in table(file) if info.filename.endswith(".csv") else listed(file, path, info.filename):
+                yield from message(row, place, context)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise broken(path, info.filename, f"this is not what Discord writes ({error})") from error
 
 
-def message(row: dict[str, Any], channel_id: str, context: ImportContext) -> Iterator[Record]:
-    said = str(row.get("Contents") or "").strip()
-    at = time_of(row.get("Timestamp"))
-    if not said or at is None:
+def place_of(channel_id: str, facts: dict[str, Any], context: ImportContext) -> Place:
+    visibility: Visibility = "private" if str(facts.get("type", "")).upper() in DIRECT else "public"
+    name = str(facts.get("name") or f"Discord {channel_id}")
+    return Place("discord", channel_id, name=name, community=context.community, visibility=visibility)
+
+
+def table(file: Any) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(MOST_RECORD)
+    yield from csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+
+
+def listed(file: Any, path: Path, name: str) -> Iterator[dict[str, Any]]:
+    for _, _, row in members(Utf8(file), path / name, lists=("item",)):
+        yield row if isinstance(row, dict) else {}
+
+
+def message(row: dict[str, Any], place: Place, context: ImportContext) -> Iterator[Record]:
+    """The passages of one message, or why it is left out."""
+    said, at, identity = str(row.get("Contents") or "").strip(), time_of(row.get("Timestamp")), row.get("ID")
+    if not said:
         yield Skipped("no text, only media")
-        return
-    if len(said) < STANDS_ALONE:
+    elif at is None or not identity:
+        yield Skipped("no time or no number")
+    elif estimate_tokens(said) < STANDS_ALONE_TOKENS:
         yield Skipped("a short message whose question the package does not hold")
-        return
-    identity = str(row.get("ID"))
-    place = Place("discord", channel_id, name=f"Discord {channel_id}", community=context.community)
-    for position, text in enumerate(pieces(said)):
-        yield Passage(
-            id=name_uuid("archive", channel_id, identity, str(position)),
-            document=f"discord-{channel_id}-{identity}",
-            position=position,
-            heading="",
-            text=text,
-            author=context.creator,
-            place=place,
-            at=at,
-            source=Source.CREATOR_ARCHIVE,
-        )
+    else:
+        for position, text in enumerate(pieces(said)):
+            yield Passage(
+                id=name_uuid("archive", place.id, str(identity), str(position)),
+                document=f"discord-{place.id}-{identity}",
+                position=position,
+                heading="",
+                text=text,
+                author=context.creator,
+                place=place,
+                at=at,
+                source=Source.CREATOR_ARCHIVE,
+            )

@@ -1,20 +1,26 @@
 """Markdown and plain text: an FAQ becomes exchanges, anything else becomes passages under their headings."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from memory.importers.records import MOST_CHARACTERS, ImportContext, Record, Skipped, broken, open_text
+from memory.importers.records import ImportContext, Record, Skipped, broken, lines_of, open_text, without_words
 from memory.messages import Passage, Place, Source, name_uuid
 from memory.prompt import estimate_tokens
 
 # What recall hands over whole: small enough that two notes fit a small model's prompt.
 PASSAGE_TOKENS = 180
 
+# A section that goes on for longer is cut before its end is known; it becomes passages either way.
+MOST_SECTION = 100_000
+
 HEADING = re.compile(r"#{1,6}\s+(.+?)\s*#*$")
-ASKED = re.compile(r"(?:\*\*)?(?:Q|Question|问|問)(?:\*\*)?\s*[:：.]\s*(.+?)(?:\*\*)?$", re.IGNORECASE)
-ANSWERED = re.compile(r"(?:\*\*)?(?:A|Answer|答)(?:\*\*)?\s*[:：.]\s*(.*)$", re.IGNORECASE)
+ASKED = re.compile(
+    r"(?:\*\*)?(?:Q|Question|问|問|提问|问题)\s*\d*(?:\*\*)?\s*[:：.]\s*(?:\*\*)?\s*(.+?)(?:\*\*)?$", re.IGNORECASE
+)
+ANSWERED = re.compile(r"(?:\*\*)?(?:A|Answer|答|回答)\s*\d*(?:\*\*)?\s*[:：.]\s*(?:\*\*)?\s*(.*)$", re.IGNORECASE)
+FENCE = re.compile(r"\s*(```|~~~)")
 
 
 def sniff(head: str, name: str) -> bool:
@@ -23,59 +29,77 @@ def sniff(head: str, name: str) -> bool:
 
 @dataclass
 class Part:
-    """A heading, or a question, and the lines under it."""
+    """A heading, or a question, and the lines under it.
+
+    `marked` is a question that was written after "Q:" and whose "A:" has not come yet.
+    """
 
     heading: str
     lines: list[str] = field(default_factory=list)
     asked: bool = False
+    marked: bool = False
+    size: int = 0
 
     @property
     def text(self) -> str:
         return "\n".join(self.lines).strip()
 
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+        self.size += len(line)
+
 
 def read(path: Path, context: ImportContext) -> Iterator[Record]:
     """Exchanges for what is asked and answered, passages for the rest, in the order of the file."""
+    position, found, name = 0, False, context.name_of(path)
     with open_text(path) as file:
-        lines = file.read(MOST_CHARACTERS * 100).splitlines()
-    if any("\x00" in line for line in lines):
-        raise broken(path, "somewhere in it", "it holds NUL characters and is no text")
-    parts = list(parts_of(lines))
-    if not any(part.text for part in parts):
+        for part in parts_of(lines_of(path, file)):
+            found = found or bool(part.text)
+            if part.asked:
+                yield pair(part, context, name)
+                continue
+            for text in pieces(part.text):
+                yield passage(text, part.heading, position, context, name)
+                position += 1
+    if not found:
         raise broken(path, "its top", "there is no text in it")
-    position = 0
-    for part in parts:
-        if part.asked:
-            yield pair(part, context, path.name)
-            continue
-        for text in pieces(part.text):
-            yield passage(text, part.heading, position, context, path.name)
-            position += 1
 
 
-def parts_of(lines: list[str]) -> Iterator[Part]:
-    """The file cut at headings and at lines that ask."""
-    part = Part("")
-    for line in lines:
-        heading, asked, answered = HEADING.match(line), ASKED.match(line.strip()), ANSWERED.match(line.strip())
-        if heading:
+def parts_of(lines: Iterable[str]) -> Iterator[Part]:
+    """The file cut at headings and at lines that ask; code between fences is never cut."""
+    part, fenced = Part(""), False
+    for line in (each.rstrip("\r\n") for each in lines):
+        fenced ^= bool(FENCE.match(line))
+        following = None if fenced else start_of(line)
+        if following is not None:
             yield part
-            title = heading.group(1)
-            part = Part(title, asked=title.rstrip("*_ ").endswith(("?", "？")))
-        elif asked:
+            part = following
+        elif not fenced and part.marked and (answered := ANSWERED.match(line.strip())):
+            # What stood between "Q:" and "A:" belongs to the question.
+            part.heading = "\n".join([part.heading, part.text]).strip()
+            part.lines, part.marked = [answered.group(1)], False
+        elif part.size > MOST_SECTION and not part.asked:
             yield part
-            part = Part(asked.group(1), asked=True)
-        elif answered and part.asked and not part.text:
-            part.lines.append(answered.group(1))
+            part = Part(part.heading, [line], size=len(line))
         else:
-            part.lines.append(line)
+            part.add(line)
     yield part
 
 
+def start_of(line: str) -> Part | None:
+    """The part that begins with this line, if one does."""
+    if heading := HEADING.match(line):
+        title = heading.group(1)
+        return Part(title, asked=title.rstrip("*_ ").endswith(("?", "？")))
+    asked = ASKED.match(line.strip())
+    return Part(asked.group(1), asked=True, marked=True) if asked else None
+
+
 def pair(part: Part, context: ImportContext, file: str) -> Record:
-    if not part.text:
+    if not part.text or part.marked:
         return Skipped("a question without an answer under it")
-    return context.exchange(part.heading, part.text, at=None, thread="", title="", url="", file=file)
+    reason = without_words(part.heading, part.text)
+    return reason or context.exchange(part.heading, part.text, at=None, thread="", title="", url="", file=file)
 
 
 def pieces(text: str) -> Iterator[str]:

@@ -1,21 +1,31 @@
-"""What importers yield, what they are told, and how they read text: the same for every format."""
+"""What importers yield, what they are told, and how they read text: the same for every format.
+
+Knows nothing of any one format and writes nothing. All reading is bounded: no line, value or record is held that is
+longer than its limit, so that a large or hostile file costs time, not memory.
+"""
 
 import codecs
 import io
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from infra.errors import UserMistake
 from memory.messages import Exchange, Message, Passage, Person, Place, Source, name_uuid
 
 # How much of a file decides its encoding; a file whose first megabyte is UTF-8 is UTF-8.
 SAMPLE_BYTES = 1 << 20
-# A record longer than this is no question or answer of a person.
+# A question or an answer longer than this is not a person's.
 MOST_CHARACTERS = 200_000
+# A line or record longer than this is refused: reading it whole would take that much memory.
+MOST_RECORD = 16_000_000
+# Chinese text is nearly all of GB2312's 7,445 signs; other legacy encodings read as GB18030 give rarer ones.
+COMMON_SIGNS = 0.8
+SHOWN_AUTHORS = 5
 
 
 @dataclass(frozen=True)
@@ -38,12 +48,29 @@ Record = Exchange | Passage | Sourced | Skipped
 
 @dataclass(frozen=True)
 class ImportContext:
-    """Who the creator is, by person and by every key they write under, and the hour that undated records get."""
+    """Who the creator is, by person and by every key they write under, and the hour that undated records get.
+
+    `folder` is the folder that is imported as a whole, if one is: its files are known by their path in it.
+    """
 
     creator: Person
     creator_keys: frozenset[str]
     now: datetime
     community: str = "main"
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        # Telegram Desktop writes "user42" for whom the Bot API and this project call "42".
+        plain = {key.replace("telegram:user", "telegram:", 1) for key in self.creator_keys}
+        object.__setattr__(self, "creator_keys", self.creator_keys | plain)
+
+    def name_of(self, path: Path) -> str:
+        """What a file is called in sources and citations; stable when it is imported again."""
+        return path.relative_to(self.folder.parent).as_posix() if self.folder else path.name
+
+    def ids_on(self, platform: str) -> set[str]:
+        """The creator's ids on one platform."""
+        return {key.split(":", 1)[1] for key in self.creator_keys if key.startswith(f"{platform}:")}
 
     def exchange(
         self, question: str, answer: str, *, at: datetime | None, thread: str, title: str, url: str, file: str
@@ -62,6 +89,29 @@ class ImportContext:
             title=title,
             url=url,
         )
+
+
+class Speakers:
+    """Who wrote a chat export, to say which id the creator has when it is not one of the configured ones."""
+
+    def __init__(self) -> None:
+        self._said: Counter[str] = Counter()
+        self._creators = 0
+
+    def count(self, record: Record) -> None:
+        if isinstance(record, Sourced):
+            self._said[record.message.person.key] += 1
+            self._creators += record.message.person.role == "creator"
+
+    def require_creator(self, path: Path, *, hint: str = "") -> None:
+        """Raises UserMistake when there are no messages, or none by the creator. Names are not shown, only ids."""
+        if not self._said:
+            raise broken(path, "its top", "there are no messages with text in it")
+        if self._creators:
+            return
+        most = ", ".join(f"{key} ({count})" for key, count in self._said.most_common(SHOWN_AUTHORS))
+        why = f"none of its {self._said.total()} messages is by one of creator.ids; who wrote most: {most}"
+        raise broken(path, "all of it", f"{why}{hint}. Add the creator's id to `ids` under [creator]")
 
 
 def broken(path: Path, where: str, why: str) -> UserMistake:
@@ -85,31 +135,99 @@ def open_text(path: Path) -> Iterator[TextIO]:
             raise broken(path, where, f"this is not {encoding} text") from error
 
 
+@contextmanager
+def open_utf8(path: Path) -> Iterator["Utf8"]:
+    """The file's text as UTF-8 bytes without a mark, whatever its encoding, for parsers that take nothing else."""
+    if encoding_of(path) == "utf-8-sig":
+        with path.open("rb") as raw:
+            if raw.read(3) != codecs.BOM_UTF8:
+                raw.seek(0)
+            yield Utf8(raw)
+    else:
+        with open_text(path) as text:
+            yield Utf8(text)
+
+
+class Utf8:
+    """Bytes of a text or binary file, counted as they are read."""
+
+    def __init__(self, file: TextIO | BinaryIO) -> None:
+        self._file = file
+        self.at = 0
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._file.read(size)
+        raw = piece.encode() if isinstance(piece, str) else piece
+        self.at += len(raw)
+        return raw
+
+
 def encoding_of(path: Path) -> str:
-    """The encoding of a file, told from its mark or its first megabyte."""
+    """The encoding of a text file, told from its mark or its first megabyte; "utf-8-sig" unless another one fits.
+
+    A file that no encoding fits is taken for UTF-8, so that reading it names the first byte that is not.
+    """
     with path.open("rb") as file:
         head = file.read(SAMPLE_BYTES)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head, final=False)
-    except UnicodeDecodeError:
+    if decoded(head, "utf-8") is None and is_chinese(decoded(head, "gb18030") or ""):
         return "gb18030"
     return "utf-8-sig"
 
 
+def decoded(head: bytes, encoding: str) -> str | None:
+    """The text of a file's beginning, which may be cut in the middle of a sign; None if it is not in this encoding."""
+    try:
+        return codecs.getincrementaldecoder(encoding)().decode(head, final=False)
+    except UnicodeDecodeError:
+        return None
+
+
+def is_chinese(text: str) -> bool:
+    """Whether what is not ASCII in a text is what Chinese is written with."""
+    signs = [sign for sign in text if not sign.isascii()]
+    return bool(signs) and sum(map(in_gb2312, signs)) >= COMMON_SIGNS * len(signs)
+
+
+def in_gb2312(sign: str) -> bool:
+    try:
+        sign.encode("gb2312")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def lines_of(path: Path, file: TextIO) -> Iterator[str]:
+    """The lines of a text with their ends. Raises UserMistake for one that is longer than `MOST_RECORD`."""
+    number = 0
+    while line := file.readline(MOST_RECORD):
+        number += 1
+        if len(line) >= MOST_RECORD:
+            raise broken(path, f"line {number}", f"longer than {MOST_RECORD} characters")
+        yield line
+
+
 def time_of(value: object) -> datetime | None:
-    """A time as exports write it: ISO 8601, or seconds since 1970; without a zone in UTC. None if neither."""
+    """A time as exports write it: ISO 8601, or (milli)seconds since 1970; without a zone in UTC. None if neither."""
     if isinstance(value, bool) or value is None:
         return None
+    text = str(value).strip()
     try:
-        if isinstance(value, int | float) or str(value).strip().isdigit():
-            return datetime.fromtimestamp(float(str(value)), UTC)
-        # Seven digits of fraction, as some exporters write, are one more than Python reads before 3.12.
-        found = datetime.fromisoformat(str(value).strip().replace("Z", "+00:00"))
+        if isinstance(value, int | float) or text.isdecimal():
+            seconds = float(text)
+            return datetime.fromtimestamp(seconds / 1000 if seconds > 1e11 else seconds, UTC)
+        # Years with slashes are what spreadsheets write.
+        found = datetime.fromisoformat(text.replace("/", "-"))
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def revision_of(edited: object) -> int:
+    """The revision number of a message that was last edited then: seconds since 1970, so that later edits are higher."""
+    at = time_of(edited)
+    return max(0, int(at.timestamp())) if at else 0
 
 
 def without_words(question: str, answer: str) -> Skipped | None:

@@ -9,6 +9,8 @@ from memory.importers.records import ImportContext, Record, Skipped, time_of, wi
 QUESTION = ("question", "q", "prompt", "query", "asked", "instruction", "问题", "提问", "問題", "title")
 ANSWER = ("answer", "a", "response", "reply", "completion", "output", "回答", "答案", "回复")
 WHEN = ("at", "date", "time", "timestamp", "created_at", "created", "answered_at", "时间", "日期")
+# The lists that hold turns, and who says what in a turn: ShareGPT's, OpenAI's.
+CONVERSATIONS = (("conversations", "from", "value"), ("messages", "role", "content"))
 WHO_ASKS = {"user", "human"}
 WHO_ANSWERS = {"assistant", "gpt", "model", "creator"}
 
@@ -34,9 +36,23 @@ def exchanges(row: object, context: ImportContext, *, file: str) -> Iterator[Rec
         )
 
 
+def exchanges_between(before: object, after: object, context: ImportContext, *, file: str) -> Iterator[Record]:
+    """The pair that two turns next to each other make, if the second answers the first."""
+    turns = [before, after]
+    for name, speaker, text in CONVERSATIONS:
+        known = [turn for turn in turns if isinstance(turn, Mapping) and speaker in turn]
+        if any(True for _ in turns_of(known, speaker, text)):
+            yield from exchanges({name: known}, context, file=file)
+
+
+def is_turn(row: object) -> bool:
+    """Whether an object is one turn of a conversation."""
+    return isinstance(row, Mapping) and any(speaker in row and text in row for _, speaker, text in CONVERSATIONS)
+
+
 def pairs_of(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Questions with their answers; halves that are missing are empty."""
-    for name, speaker, text in (("conversations", "from", "value"), ("messages", "role", "content")):
+    for name, speaker, text in CONVERSATIONS:
         turns = fields.get(name)
         if isinstance(turns, list):
             yield from turns_of([t for t in turns if isinstance(t, Mapping)], speaker, text)

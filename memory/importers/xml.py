@@ -1,88 +1,131 @@
-"""Stack Exchange's Posts.xml, and any list of elements that hold a question and an answer."""
+"""Stack Exchange's Posts.xml, and any list of elements that hold a question and an answer.
+
+Documents that declare a type are refused whole: entities are how XML reaches other files and swells.
+"""
 
 import contextlib
+import re
+from collections import Counter
 from collections.abc import Generator, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from memory.importers.records import (
-    ImportContext,
-    Record,
-    Skipped,
-    broken,
-    time_of,
-    without_words,
-)
+from memory.importers.records import SHOWN_AUTHORS, ImportContext, Record, Skipped, broken, time_of, without_words
 
 QUESTION_POST, ANSWER_POST = "1", "2"
 
 
 def sniff(head: str, name: str) -> bool:
-    return name.endswith(".xml") or head.lstrip().startswith("<?xml")
+    return name.endswith(".xml") or head.lstrip("\ufeff \t\r\n").startswith("<?xml")
 
 
 def read(path: Path, context: ImportContext) -> Iterator[Record]:
     """Posts of the creator, or pairs. Raises UserMistake with the line where the file stops being XML."""
-    if any(element.tag == "row" and "PostTypeId" in element.attrib for element in first_elements(path)):
+    with contextlib.closing(elements(path)) as walk:
+        first = list(islice(walk, 3))
+    if any(element.tag == "row" and "PostTypeId" in element.attrib for element in first):
         yield from posts(path, context)
-        return
-    found = False
-    for element in elements(path):
-        if element.find("question") is not None and element.find("answer") is not None:
-            found = True
-            yield pair(element, context, path.name)
-            element.clear()
-    if not found:
-        raise broken(path, "its top", "neither Stack Exchange posts nor elements with a question and an answer")
+    else:
+        yield from pairs(path, context)
 
 
 def elements(path: Path) -> Generator[Any, None, None]:
-    """Every element as it closes. Entities stay closed: a file cannot reach others or swell."""
+    """Every element as it closes; nothing that it declares is loaded, expanded or looked up."""
     from lxml import etree
 
     options: dict[str, Any] = {"resolve_entities": False, "no_network": True, "load_dtd": False, "huge_tree": False}
     with path.open("rb") as file:
         try:
-            for _, element in etree.iterparse(file, events=("end",), **options):
-                if any(True for _ in element.iter(etree.Entity)):
-                    raise broken(path, f"line {element.sourceline}", "it uses entities of its own")
-                yield element
+            for event, element in etree.iterparse(file, events=("start", "end"), **options):
+                if event == "end":
+                    yield element
+                elif element.getparent() is None and element.getroottree().docinfo.doctype:
+                    raise broken(path, "its top", "it declares a document type; remove the DOCTYPE and its entities")
         except etree.XMLSyntaxError as error:
             raise broken(path, f"line {error.lineno}", f"this is not XML ({error.msg})") from error
 
 
-def first_elements(path: Path) -> list[Any]:
-    """The first few elements, to tell what the file is."""
-    with contextlib.closing(elements(path)) as walk:
-        return list(islice(walk, 3))
+def forget(element: Any) -> None:
+    """Free an element that was used and those before it, which a parser would keep to the end."""
+    element.clear()
+    while element.getprevious() is not None:
+        del element.getparent()[0]
 
 
-def pair(element: Any, context: ImportContext, file: str) -> Record:
-    question, answer = ("".join(element.find(name).itertext()).strip() for name in ("question", "answer"))
+def pairs(path: Path, context: ImportContext) -> Iterator[Record]:
+    """The pairs of a list: `<qa><question/><answer/></qa>` for each, or questions and answers in turn."""
+    found, file = False, context.name_of(path)
+    for element in elements(path):
+        parent = element.getparent()
+        halves = [child for child in element if child.tag in {"question", "answer"}]
+        if element.tag == "answer" and parent is not None and parent.getparent() is None:
+            # Directly under the root: its pair is complete, and the root will not close before the end of the file.
+            asked = next(element.itersiblings("question", preceding=True), None)
+            if asked is not None:
+                found = True
+                yield pair(asked, element, element, context=context, file=file)
+                forget(element)
+        elif halves and parent is not None:
+            found = True
+            yield from held(element, halves, context, file)
+            forget(element)
+        elif halves and not found:
+            found = True
+            yield from held(element, halves, context, file)
+    if not found:
+        raise broken(path, "its top", "neither Stack Exchange posts nor elements with a question and an answer")
+
+
+def held(element: Any, halves: list[Any], context: ImportContext, file: str) -> Iterator[Record]:
+    """The pairs inside one element."""
+    asked = None
+    for half in halves:
+        if half.tag == "answer" and asked is not None:
+            yield pair(asked, half, element, context=context, file=file)
+            asked = None
+        elif half.tag == "answer":
+            yield Skipped("the question is empty")
+        else:
+            if asked is not None:
+                yield Skipped("the answer is empty")
+            asked = half
+    if asked is not None:
+        yield Skipped("the answer is empty")
+
+
+def pair(asked: Any, answered: Any, about: Any, *, context: ImportContext, file: str) -> Record:
+    question, answer = ("".join(half.itertext()).strip() for half in (asked, answered))
     return without_words(question, answer) or context.exchange(
         question,
         answer,
-        at=time_of(element.get("date") or element.findtext("date")),
-        thread=element.get("conversation") or "",
-        title=element.findtext("topic") or "",
-        url=element.findtext("url") or "",
+        at=time_of(about.get("date") or about.findtext("date")),
+        thread=about.get("conversation") or "",
+        title=about.findtext("topic") or "",
+        url=about.findtext("url") or "",
         file=file,
     )
 
 
 def posts(path: Path, context: ImportContext) -> Iterator[Record]:
     """The creator's answers with their questions. Two passes: the first learns which questions are wanted."""
-    ids = {key.removeprefix("stackexchange:") for key in context.creator_keys if key.startswith("stackexchange:")}
-    if not ids:
-        raise broken(path, "its top", "whose answers? Set creator.ids to stackexchange:OWNER-USER-ID first")
-    wanted = {row["ParentId"] for row in rows(path) if answers(row, ids)}
+    ids = context.ids_on("stackexchange")
+    wanted, authors = set[str](), Counter[str]()
+    for row in rows(path):
+        if row.get("PostTypeId") == ANSWER_POST:
+            authors[row.get("OwnerUserId", "?")] += 1
+            if answers(row, ids):
+                wanted.add(row["ParentId"])
+    if not wanted:
+        most = ", ".join(f"stackexchange:{each} ({count})" for each, count in authors.most_common(SHOWN_AUTHORS))
+        why = f"none of its {authors.total()} answers is by one of creator.ids; who answered most: {most or 'nobody'}"
+        raise broken(path, "all of it", f"{why}. Add the creator's id to `ids` under [creator]")
     asked: dict[str, tuple[str, str]] = {}
     for row in rows(path):
         if row.get("PostTypeId") == QUESTION_POST and row.get("Id") in wanted:
             asked[row["Id"]] = (row.get("Title", ""), plain(row.get("Body", "")))
         elif answers(row, ids):
-            yield answer_of(row, asked.pop(row["ParentId"], None), context, path.name)
+            yield answer_of(row, asked.get(row["ParentId"]), context, context.name_of(path))
         elif row.get("PostTypeId") == ANSWER_POST:
             yield Skipped("an answer by somebody else")
 
@@ -91,9 +134,7 @@ def rows(path: Path) -> Iterator[dict[str, str]]:
     for element in elements(path):
         if element.tag == "row":
             yield dict(element.attrib)
-            element.clear()
-            while element.getprevious() is not None:
-                del element.getparent()[0]
+            forget(element)
 
 
 def answers(row: dict[str, str], ids: set[str]) -> bool:
@@ -110,7 +151,10 @@ def answer_of(row: dict[str, str], asked: tuple[str, str] | None, context: Impor
 
 
 def plain(html: str) -> str:
-    """The text of a post's HTML."""
+    """The text of a post's HTML; paragraphs and code keep their lines."""
     from lxml import html as parser
 
-    return " ".join(parser.fromstring(f"<div>{html}</div>").text_content().split()) if html.strip() else ""
+    if not html.strip():
+        return ""
+    text = parser.fromstring(f"<div>{html}</div>").text_content()
+    return re.sub(r"\s*\n\s*\n\s*\n*", "\n\n", re.sub(r"[ \t\r]+\n", "\n", text)).strip()
