@@ -28,13 +28,12 @@ OWNERS = {
     "trl": {"trainer/lora.py"},
     "peft": {"trainer/lora.py", "trainer/parity.py"},
     "unsloth": {"trainer/lora.py"},
-    "fastapi": {"infra/voice/api.py", "infra/desk/"},
-    "matplotlib": {"trainer/evalcard.py"},
+    "fastapi": {"infra/voice/api.py", "infra/voice/bench.py", "infra/desk/"},
     "typer": {"infra/cli/"},
 }
 PURE = ("bot/policy.py", "memory/ranking.py", "memory/prompt.py", "memory/messages.py", "trainer/gate.py")
 # Values and errors are no I/O.
-PURE_MAY_IMPORT = ("infra.voice.chat", "infra.errors", "memory.messages", "memory.persona", "trainer.evalcard")
+PURE_MAY_IMPORT = ("infra.voice.chat", "infra.errors", "memory.messages", "memory.persona", "trainer.card")
 
 
 def modules() -> list[Path]:

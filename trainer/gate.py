@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trainer.card import MEASURES, EvalCard, Interval, System
+from trainer.card import MEASURES, EvalCard, Interval
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Rules:
     # Meaning and wording may wander a little on a few dozen items, not clearly get worse.
     similarity_loss: float = 0.05
     rouge_loss: float = 0.05
-    # More than a tenth of answers that loop, say nothing or never end is a broken voice.
+    # More than a tenth of answers that loop, say nothing or never end is a broken voice; but a tiny base does so in
+    # four of ten, and clearly fewer than before is no reason to stay with it.
     unhealthy: float = 0.1
     # Copying out training answers that memory did not hand over is leaking, not speaking.
     verbatim: float = 0.05
@@ -86,7 +87,7 @@ def refusals(card: EvalCard, rules: Rules) -> Iterator[str]:
         yield f"Meaning is further from the creator's answers: similarity {told(base['similarity'])}."
     if base["rouge_l"].high < -rules.rouge_loss:
         yield f"Wording is further from the creator's answers: ROUGE-L {told(base['rouge_l'])}."
-    yield from health(card.candidate, rules)
+    yield from health(card, rules)
     if base["groundedness"].high < -rules.groundedness_loss:
         yield f"Answers keep less to their notes: groundedness {told(base['groundedness'])}."
     lost = card.base.ability - card.candidate.ability
@@ -94,10 +95,10 @@ def refusals(card: EvalCard, rules: Rules) -> Iterator[str]:
         yield f"General ability fell by {lost:.0%}, at most {rules.ability_loss:.0%} is allowed."
 
 
-def health(candidate: System, rules: Rules) -> Iterator[str]:
-    """Bounds that hold whatever the base does."""
-    unhealthy, copied = candidate.mean("unhealthy"), candidate.mean("verbatim")
-    if unhealthy > rules.unhealthy:
+def health(card: EvalCard, rules: Rules) -> Iterator[str]:
+    """Broken answers, unless clearly fewer than the base's; copied ones, whatever the base does."""
+    unhealthy, copied = card.candidate.mean("unhealthy"), card.candidate.mean("verbatim")
+    if unhealthy > rules.unhealthy and card.against["base"]["unhealthy"].high >= 0:
         yield f"{unhealthy:.0%} of the answers loop, are empty or never end; at most {rules.unhealthy:.0%} may."
     if copied > rules.verbatim:
         yield f"{copied:.1%} of what it says is copied from training answers; at most {rules.verbatim:.1%} may be."

@@ -109,13 +109,13 @@ def test_stack_exchange_gives_the_creators_answers_with_their_questions(
         ("f.json", '{"a": 1}', "its top"),
         ("g.md", "\n\n  \n", "its top"),
         ("h.jsonl", "[" * 100_000, "line 1"),
-        ("i.zip", "not a zip", "its index"),
+        ("i.zip", "not a zip", "its packing"),
         ("j.json", '"from_id" "messages"', "near byte"),
         (
             "k.xml",
             '<!DOCTYPE q [<!ENTITY a SYSTEM "file:///etc/passwd">]><qa><item><question>a</question>'
             "<answer>&a;</answer></item></qa>",
-            "entities",
+            "document type",
         ),
         ("l.txt", b"caf\xe9 \xff\xfe\x80 broken" * 40, "near byte"),
     ],
@@ -182,7 +182,9 @@ def test_a_changed_document_replaces_what_it_said(sqlite_journal: Journal, tmp_p
 
 def telegram(*messages: dict) -> str:
     head = {"name": "bakery", "type": "private_group", "id": 77}
-    rows = [{"type": "message", "date_unixtime": str(1_780_000_000 + n), **each} for n, each in enumerate(messages)]
+    rows = [
+        {"type": "message", "date_unixtime": str(1_780_000_000 + 60 * n), **each} for n, each in enumerate(messages)
+    ]
     return json.dumps({**head, "messages": rows})
 
 
@@ -202,7 +204,7 @@ def test_telegram_pairs_by_reply_and_keeps_whose_words_are_whose(sqlite_journal:
 
 
 def test_an_export_without_the_creator_says_which_setting_is_wrong(sqlite_journal: Journal, tmp_path: Path) -> None:
-    with pytest.raises(UserMistake, match="creator.ids must hold telegram:from_id"):
+    with pytest.raises(UserMistake, match=r"wrote most: telegram:2 \(1\)"):
         load(
             sqlite_journal,
             tmp_path / "r.json",
@@ -247,26 +249,299 @@ def test_a_data_package_gives_what_stands_alone(sqlite_journal: Journal, tmp_pat
     assert report.skipped == {"a short message whose question the package does not hold": 1}
 
 
-def test_a_large_file_is_streamed(tmp_path: Path) -> None:
-    """40 MB of rows in far less memory than that: counted in a process of its own."""
-    path = tmp_path / "large.json"
-    row = json.dumps({"question": "How warm? " * 20, "answer": "24 °C. " * 20})
+def package(path: Path, files: dict[str, str]) -> Path:
+    """A Discord data package of these files."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, content in files.items():
+            made.writestr(name, content)
+    return path
+
+
+LONG = "Long words about bread. " * 20
+ROWS = json.dumps([{"ID": 1, "Timestamp": "2026-01-01 10:00:00", "Contents": LONG}])
+
+
+def test_a_data_package_is_read_in_every_language_and_both_of_its_forms(
+    sqlite_journal: Journal, tmp_path: Path
+) -> None:
+    table = f"ID,Timestamp,Contents,Attachments\n5,2020-01-01 10:00:00.1+00:00,{LONG},\n"
+    files = {
+        "Compte/user.json": '{"id": "9"}',
+        "Messagerie/c77/messages.csv": table,
+        "Messagerie/c78/messages.json": ROWS,
+        "Messagerie/c78/channel.json": '{"id": "78", "type": "DM"}',
+    }
+    made = package(tmp_path / "p.zip", files)
+
+    import_paths(sqlite_journal, [made], CONTEXT)
+
+    assert {(p.place.id, p.place.visibility, p.source) for p in sqlite_journal.passages()} == {
+        ("77", "public", Source.CREATOR_ARCHIVE),
+        ("78", "private", Source.CREATOR_ARCHIVE),
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({"Account/user.json": '{"id": "8"}', "m/c1/messages.json": ROWS}, "discord:8's"),
+        ({"../x": "1", "m/c1/messages.json": ROWS}, "leads out"),
+        ({"m/c1/messages.json": "[" + " " * 9_000_000 + "]"}, "times its size"),
+        ({"m/c1/messages.json": '[{"ID": 1,'}, "messages.json'?, near byte"),
+        ({"m/c1/channel.json": "[" * 9999, "m/c1/messages.json": ROWS}, "not JSON"),
+        ({"readme": "x"}, "not a Discord data package"),
+    ],
+)
+def test_a_package_that_is_anothers_or_an_attack_is_refused(
+    sqlite_journal: Journal, tmp_path: Path, files: dict[str, str], why: str
+) -> None:
+    with pytest.raises(UserMistake, match=why):
+        import_paths(sqlite_journal, [package(tmp_path / "p.zip", files)], CONTEXT)
+
+    assert sqlite_journal.counts()["events"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("deep.json", "[" * 500_000, "nested deeper than 64"),
+        ("keys.json", '{"a":' * 100_000, "nested deeper than 64"),
+        ("value.json", '[{"question": "' + "a" * 17_000_000, "one value is longer"),
+        ("record.json", '[{"question": [' + "1," * 9_000_000, "one record is longer"),
+        ("line.jsonl", "a" * 17_000_000, "longer than 16000000"),
+        ("line.csv", "question,answer\n" + "a" * 17_000_000, "longer than 16000000"),
+        ("line.md", "a" * 17_000_000, "longer than 16000000"),
+        ("deep.xml", "<a>" * 10_000, "line 1"),
+        (
+            "laughs.xml",
+            '<!DOCTYPE q [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><qa x="&b;"><question>q</question></qa>',
+            "document type",
+        ),
+        ("nul.txt", "words\x00words", "character 5: it holds NUL bytes"),
+        ("latin.txt", "Q: crème brûlée?\nA: déjà vu".encode("latin-1"), "near byte 5: this is not UTF-8"),
+        ("cut.txt", "\ufeffwords".encode("utf-16-le") + b"\x00", "UTF-16"),
+        ("number.json", '[{"question": ' + "1" * 99_999 + "}]", "not JSON"),
+        ("other.json", "question,answer\na,b\n", "not JSON"),
+        ("none.jsonl", "\n\n", "no line"),
+    ],
+)
+def test_hostile_files_are_refused_in_a_sentence(
+    sqlite_journal: Journal, tmp_path: Path, name: str, content: str | bytes, why: str
+) -> None:
+    with pytest.raises(UserMistake, match=why) as refused:
+        load(sqlite_journal, tmp_path / name, content)
+
+    assert len(str(refused.value)) < 500
+    assert sqlite_journal.counts()["events"] == 0
+
+
+def test_an_error_does_not_repeat_what_the_file_says(sqlite_journal: Journal, tmp_path: Path) -> None:
+    with pytest.raises(UserMistake) as refused:
+        load(sqlite_journal, tmp_path / "a.json", '[{"question": "my secret", oops}]')
+
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("lines.json", f"{json.dumps(QA)}\n{json.dumps(QA)}\n"),
+        ("list.csv", json.dumps([QA])),
+        ("lines.txt", f"{json.dumps(QA)}\n{json.dumps(QA)}\n"),
+        ("wide.json", json.dumps([QA]).encode("utf-16")),
+        ("marked.json", "\ufeff" + json.dumps([QA])),
+        ("flat.xml", "<qa><question>How warm?</question><answer>24 °C.</answer><question>x</question></qa>"),
+        ("alone.xml", "<qa><question>How warm?</question><answer>24 °C.</answer></qa>"),
+        ("several.txt", "Q1: How warm?\nA1: 24 °C.\n\nQ2: and then?\n"),
+        ("bold.md", "**Q:** How warm?\n**A:** 24 °C.\n"),
+        (
+            "chat.json",
+            json.dumps(
+                {"messages": [{"role": "user", "content": "How warm?"}, {"role": "assistant", "content": "24 °C."}]}
+            ),
+        ),
+        (
+            "list.json",
+            json.dumps(
+                [{"conversations": [{"from": "human", "value": "How warm?"}, {"from": "gpt", "value": "24 °C."}]}]
+            ),
+        ),
+    ],
+)
+def test_a_file_is_read_as_what_it_is_not_as_what_it_is_called(
+    sqlite_journal: Journal, tmp_path: Path, name: str, content: str | bytes
+) -> None:
+    load(sqlite_journal, tmp_path / name, content)
+
+    assert pairs(sqlite_journal) == ONE_PAIR
+
+
+def test_a_question_may_have_lines_and_code_is_never_cut(sqlite_journal: Journal, tmp_path: Path) -> None:
+    load(sqlite_journal, tmp_path / "zh.md", "问：面团\n要多热？\n答：24 度。\n\n# 做法\n```\n# not a heading?\n```\n")
+
+    assert pairs(sqlite_journal) == [("面团\n要多热？", "24 度。")]
+    assert [passage.heading for passage in sqlite_journal.passages()] == ["做法"]
+
+
+def test_in_a_folder_other_files_are_counted_and_equal_names_stay_apart(
+    sqlite_journal: Journal, tmp_path: Path
+) -> None:
+    for part in ("a", "b"):
+        (tmp_path / "docs" / part).mkdir(parents=True)
+        (tmp_path / "docs" / part / "index.md").write_text(f"words of {part}", encoding="utf-8")
+    (tmp_path / "docs" / "photo.jpg").write_bytes(b"\xff\xd8")
+
+    report = import_paths(sqlite_journal, [tmp_path / "docs"], CONTEXT)
+
+    assert report.skipped == {"a file of a format that is not read": 1}
+    assert {p.document for p in sqlite_journal.passages()} == {"docs/a/index.md", "docs/b/index.md"}
+
+
+def test_a_document_longer_than_a_batch_is_one_document(sqlite_journal: Journal, tmp_path: Path) -> None:
+    text = "\n\n".join(f"Paragraph {number}. " + "Words about bread. " * 40 for number in range(1100))
+    first = load(sqlite_journal, tmp_path / "book.txt", text)
+    again = load(sqlite_journal, tmp_path / "book.txt", text)
+    shorter = load(sqlite_journal, tmp_path / "book.txt", "only this is left")
+
+    assert first.passages > 1000
+    assert again.imported == 0
+    assert shorter.passages == 1
+    assert [passage.text for passage in sqlite_journal.passages()] == ["only this is left"]
+
+
+def test_an_edited_message_in_a_later_export_changes_the_exchange(sqlite_journal: Journal, tmp_path: Path) -> None:
+    asked = {"id": 1, "from": "Bob", "from_id": "user2", "text": "How warm?"}
+    answered = {"id": 2, "from": "Ada", "from_id": "user1", "text": "24.", "reply_to_message_id": 1}
+    load(sqlite_journal, tmp_path / "r.json", telegram(asked, answered))
+    edited = {**answered, "text": "25.", "edited_unixtime": "1790000000"}
+    for _ in range(2):
+        load(sqlite_journal, tmp_path / "r.json", telegram(asked, edited))
+
+    assert pairs(sqlite_journal) == [("How warm?", "25.")]
+
+
+def test_telegram_leaves_out_what_is_not_its_authors_own(sqlite_journal: Journal, tmp_path: Path) -> None:
+    mine = {"from": "Ada", "from_id": "user1", "text": "words"}
+    report = load(
+        sqlite_journal,
+        tmp_path / "r.json",
+        telegram(
+            {"id": 1, **mine},
+            {"id": 2, **mine, "forwarded_from": None},
+            {"id": 3, **mine, "via_bot": "@gif"},
+            {"id": 4, **mine, "text": "", "photo": "p.jpg"},
+            {"id": 5, "type": "service", "action": "pin_message", "text": ""},
+            {"id": 6, "text": "words", "from_id": None},
+            {"id": 1, **mine},
+        ),
+    )
+
+    assert report.imported == 1
+    assert report.skipped == {
+        "forwarded from somebody else": 1,
+        "written by a bot": 1,
+        "no text, only media": 1,
+        "a service message": 1,
+        "no time or no author": 1,
+        "already known": 1,
+    }
+
+
+def test_a_full_telegram_export_keeps_chats_apart_and_private_ones_private(
+    sqlite_journal: Journal, tmp_path: Path
+) -> None:
+    def chat(number: int, kind: str) -> dict:
+        rows = json.loads(
+            telegram(
+                {"id": 1, "from": "Bob", "from_id": "user2", "text": f"How warm in {number}?"},
+                {"id": 2, "from": "Ada", "from_id": "user1", "text": "24.", "reply_to_message_id": 1},
+            )
+        )
+        return {"name": f"c{number}", "type": kind, "id": number, "messages": rows["messages"]}
+
+    export = {
+        "about": "Here is the data you requested.",
+        "personal_information": {"user_id": 1},
+        "contacts": {"list": [{"first_name": "x" * 100}] * 900},
+        "chats": {"list": [chat(7, "private_supergroup"), chat(2, "personal_chat"), chat(3, "verification_codes")]},
+    }
+    load(sqlite_journal, tmp_path / "result.json", json.dumps(export))
+
+    assert {(e.place.id, e.place.visibility, e.question) for e in sqlite_journal.exchanges()} == {
+        ("-1007", "public", "How warm in 7?"),
+        ("export-2", "private", "How warm in 2?"),
+    }
+
+
+def test_telegram_topics_are_threads_and_their_start_is_no_reply(sqlite_journal: Journal, tmp_path: Path) -> None:
+    load(
+        sqlite_journal,
+        tmp_path / "r.json",
+        telegram(
+            {"id": 1, "type": "service", "action": "topic_created", "title": "rye", "text": ""},
+            {"id": 2, "from": "Bob", "from_id": "user2", "text": "How long?", "reply_to_message_id": 1},
+            {"id": 3, "from": "Eve", "from_id": "user3", "text": "How warm in the main chat?"},
+            {"id": 4, "from": "Ada", "from_id": "user1", "text": "An hour.", "reply_to_message_id": 1},
+        ),
+    )
+
+    (exchange,) = sqlite_journal.exchanges()
+    assert (exchange.question, exchange.place.thread, exchange.pairing) == ("How long?", "1", "thread")
+
+
+def test_an_owners_id_is_offered_when_none_is_configured(sqlite_journal: Journal, tmp_path: Path) -> None:
+    row = {
+        "id": 1,
+        "type": "message",
+        "date_unixtime": "1780000000",
+        "from": "Zoe",
+        "from_id": "user55",
+        "text": "hi all",
+    }
+    export = {
+        "personal_information": {"user_id": 55},
+        "chats": {"list": [{"name": "x", "type": "private_group", "id": 4, "messages": [row]}]},
+    }
+    with pytest.raises(UserMistake, match="owner is telegram:55") as refused:
+        load(sqlite_journal, tmp_path / "result.json", json.dumps(export))
+
+    assert "Zoe" not in str(refused.value)
+
+
+def test_stack_exchange_without_the_creator_offers_ids(sqlite_journal: Journal, tmp_path: Path) -> None:
+    row = '<row Id="2" PostTypeId="2" ParentId="1" OwnerUserId="8" Body="No." />'
+    with pytest.raises(UserMistake, match=r"stackexchange:8 \(1\)"):
+        load(sqlite_journal, tmp_path / "Posts.xml", f"<posts>{row}</posts>")
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "xml", "txt"])
+def test_a_large_file_is_streamed(tmp_path: Path, kind: str) -> None:
+    """25 MB in far less memory than that: counted in a process of its own."""
+    question, answer = "How warm? " * 20, "24 °C. " * 20
+    row, before, after = {
+        "json": (json.dumps({"question": question, "answer": answer}) + ",\n", "[", "{}]"),
+        "jsonl": (json.dumps({"question": question, "answer": answer}) + "\n", "", ""),
+        "csv": (f'"{question}","{answer}"\n', "question,answer\n", ""),
+        "xml": (f"<i><question>{question}</question><answer>{answer}</answer></i>", "<qa>", "</qa>"),
+        "txt": (f"{question}\n\n", "", ""),
+    }[kind]
+    path = tmp_path / f"large.{kind}"
     with path.open("w", encoding="utf-8") as file:
-        file.write("[" + ",".join([row] * 1000))
-        for _ in range(110):
-            file.write("," + ",".join([row] * 1000))
-        file.write("]")
+        file.write(before)
+        for _ in range(25_000_000 // (1000 * len(row.encode()))):
+            file.write(row * 1000)
+        file.write(after)
     program = (
         "import resource, sys; from pathlib import Path\n"
-        "from memory.importers import jsonfile; from tests.memory.test_importing import CONTEXT\n"
+        "from memory.importing import format_of; from tests.memory.test_importing import CONTEXT\n"
+        "path = Path(sys.argv[1]); chosen = format_of(path); next(chosen.read(path, CONTEXT))\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "count = sum(1 for _ in jsonfile.read(Path(sys.argv[1]), CONTEXT))\n"
+        "count = sum(1 for _ in chosen.read(path, CONTEXT))\n"
         "print(count, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
     )
-    assert path.stat().st_size > 40_000_000
 
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
 
     count, grown_mib = map(int, done.stdout.split())
-    assert count == 111_000
-    assert grown_mib < 20
+    assert count > 25_000
+    assert grown_mib < 10

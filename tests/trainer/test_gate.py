@@ -104,6 +104,13 @@ def test_a_voice_worse_than_the_current_one_is_refused() -> None:
     assert verdict.reasons == ("Likelihood is worse than the current voice's: NLL +0.300 [+0.200, +0.400].",)
 
 
+def test_broken_answers_pass_only_when_they_are_clearly_fewer_than_before() -> None:
+    ill = system("candidate", unhealthy=0.2)
+
+    assert decide(card(ill, against={"unhealthy": Interval(-0.3, -0.4, -0.2)})).passed
+    assert not decide(card(ill, against={"unhealthy": Interval(-0.1, -0.3, 0.1)})).passed
+
+
 def test_style_that_measures_nothing_refuses_nobody() -> None:
     assert decide(card(against={"style": WORSE}, style_auc=0.6)).passed
 
