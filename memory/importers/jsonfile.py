@@ -110,5 +110,11 @@ def events(file: Utf8, path: Path) -> Iterator[tuple[str, Any]]:
     except UnicodeDecodeError:
         raise  # open_text knows the byte
     except (ijson.JSONError, ValueError) as error:
-        why = " ".join(str(error).split())[:80]
-        raise broken(path, f"near byte {file.at}", f"this is not JSON ({why})") from error
+        raise broken(path, f"near byte {file.at}", f"this is not JSON ({kind_of(error)})") from error
+
+
+def kind_of(error: Exception) -> str:
+    """What is wrong, without the excerpt of the file that the parser adds on the next line."""
+    said = error.args[0] if error.args else ""
+    text = said.decode("ascii", "replace") if isinstance(said, bytes) else str(said)
+    return text.split("\n", 1)[0].strip()[:80]

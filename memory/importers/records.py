@@ -26,6 +26,7 @@ MOST_RECORD = 16_000_000
 # Chinese text is nearly all of GB2312's 7,445 signs; other legacy encodings read as GB18030 give rarer ones.
 COMMON_SIGNS = 0.8
 SHOWN_AUTHORS = 5
+ENCODINGS = {"utf-8-sig": "UTF-8 (nor UTF-16 with a mark, nor GB18030)", "utf-16": "UTF-16", "gb18030": "GB18030"}
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
             yield reader
         except UnicodeDecodeError as error:
             where = f"near byte {raw.tell() - len(error.object) + error.start}"
-            raise broken(path, where, f"this is not {encoding} text") from error
+            raise broken(path, where, f"this is not {ENCODINGS[encoding]} text; save it as UTF-8") from error
 
 
 @contextmanager
@@ -225,7 +226,7 @@ def time_of(value: object) -> datetime | None:
 
 
 def revision_of(edited: object) -> int:
-    """The revision number of a message that was last edited then: seconds since 1970, so that later edits are higher."""
+    """The revision of a message last edited then: seconds since 1970, so that a later edit is a higher one."""
     at = time_of(edited)
     return max(0, int(at.timestamp())) if at else 0
 

@@ -110,12 +110,12 @@ def pair(asked: Any, answered: Any, about: Any, *, context: ImportContext, file:
 def posts(path: Path, context: ImportContext) -> Iterator[Record]:
     """The creator's answers with their questions. Two passes: the first learns which questions are wanted."""
     ids = context.ids_on("stackexchange")
-    wanted, authors = set[str](), Counter[str]()
+    wanted, authors = Counter[str](), Counter[str]()
     for row in rows(path):
         if row.get("PostTypeId") == ANSWER_POST:
             authors[row.get("OwnerUserId", "?")] += 1
             if answers(row, ids):
-                wanted.add(row["ParentId"])
+                wanted[row["ParentId"]] += 1
     if not wanted:
         most = ", ".join(f"stackexchange:{each} ({count})" for each, count in authors.most_common(SHOWN_AUTHORS))
         why = f"none of its {authors.total()} answers is by one of creator.ids; who answered most: {most or 'nobody'}"
@@ -126,6 +126,9 @@ def posts(path: Path, context: ImportContext) -> Iterator[Record]:
             asked[row["Id"]] = (row.get("Title", ""), plain(row.get("Body", "")))
         elif answers(row, ids):
             yield answer_of(row, asked.get(row["ParentId"]), context, context.name_of(path))
+            wanted[row["ParentId"]] -= 1
+            if not wanted[row["ParentId"]]:
+                asked.pop(row["ParentId"], None)
         elif row.get("PostTypeId") == ANSWER_POST:
             yield Skipped("an answer by somebody else")
 
