@@ -6,7 +6,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint bench clean
+# llama.cpp takes AMX where the CPU names it, and some virtual machines name it and then trap on it. Without it the
+# same machines run the vector kernels. Compilers that do not know the option do not emit the instructions either.
+NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
+ifeq ($(shell echo | $(CC) $(NO_AMX) -E - >/dev/null 2>&1 && echo known),known)
+LLAMA_FLAGS := -DCMAKE_C_FLAGS='$(NO_AMX)' -DCMAKE_CXX_FLAGS='$(NO_AMX)'
+endif
+
+.PHONY: demo test lint bench clean llama-flags
 
 demo: $(STAMP)
 	$(BIN)/understudy demo $(ARGS)
@@ -21,16 +28,23 @@ lint: $(STAMP)
 	$(BIN)/pytest tests/test_architecture.py
 
 bench: $(STAMP)
+	$(BIN)/understudy bench pairing
 	$(BIN)/understudy bench recall
 	$(BIN)/understudy bench swap
+	$(BIN)/pip install --quiet 'llama-cpp-python[server]'
 	$(BIN)/understudy bench serve
 
 # torch first and by plain pip: where a CPU build is configured, nothing after it can pull the CUDA packages in.
+# llama-cpp-python is compiled for this machine: a wheel cached on another one may hold instructions that this one lacks.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(LLAMA_FLAGS) $(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	CMAKE_ARGS="$(LLAMA_FLAGS)" $(BIN)/pip install --quiet --no-cache-dir --constraint constraints.txt llama-cpp-python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
+
+llama-flags:
+	@echo "$(LLAMA_FLAGS)"
 
 clean:
 	rm -rf .venv build *.egg-info

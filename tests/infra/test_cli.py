@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -14,29 +13,11 @@ import psutil
 import pytest
 
 from infra.settings import child_environment
-
-QA = 'question,answer\nHow warm should the dough be?,"24 °C, friend. Trust the dough."\nWhich flour?,Strong white.\n'
-
-
-def understudy(home: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "infra.cli.main", *arguments, "--home", str(home)]
-    done = subprocess.run(command, capture_output=True, text=True, env=child_environment(), timeout=200)
-    assert done.returncode == code, done.stderr
-    return done
+from tests.infra.running import understudy
 
 
 def document(home: Path, *arguments: str):
     return json.loads(understudy(home, *arguments, "--json").stdout)
-
-
-@pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home that was set up by the commands themselves."""
-    home = tmp_path_factory.mktemp("twin")
-    understudy(home, "init", "--yes", "--creator", "Ada", "--creator-id", "telegram:user1")
-    (home / "qa.csv").write_text(QA, encoding="utf-8")
-    understudy(home, "import", str(home / "qa.csv"))
-    return home
 
 
 def test_help_is_there() -> None:
@@ -103,26 +84,6 @@ def test_unknown_things_are_named(twin: Path) -> None:
     assert "No question 7" in understudy(twin, "inbox", "answer", "7", "x", code=1).stderr
     assert "no dataset 'nope'" in understudy(twin, "dataset", "show", "nope", code=1).stderr
     assert document(twin, "voices", "list")["voice"] == "base"
-
-
-@pytest.fixture(scope="module")
-def up(twin: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """`understudy up` as a user starts it, with its address."""
-    log = (twin / "up.log").open("wb")
-    command = [sys.executable, "-m", "infra.cli.main", "up", "--home", str(twin), "--port", "0"]
-    process = subprocess.Popen(command, stdout=log, stderr=log, env=child_environment())
-    address = twin / "data" / "run" / "api.json"
-    deadline = time.monotonic() + 150
-    while not address.exists() and time.monotonic() < deadline:
-        assert process.poll() is None, (twin / "up.log").read_text()
-        time.sleep(0.1)
-    yield json.loads(address.read_text())["url"], process
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
-    process.wait(30)
-    log.close()
-    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-    assert not address.exists()
 
 
 def test_a_question_is_answered_with_its_source(twin: Path, up) -> None:

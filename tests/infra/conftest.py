@@ -1,0 +1,45 @@
+"""A twin that was set up, and started, by the commands themselves."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.settings import child_environment
+from tests.infra.running import QA, understudy
+
+
+@pytest.fixture(scope="session")
+def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that was set up by the commands themselves."""
+    home = tmp_path_factory.mktemp("twin")
+    understudy(home, "init", "--yes", "--creator", "Ada", "--creator-id", "telegram:user1")
+    (home / "qa.csv").write_text(QA, encoding="utf-8")
+    understudy(home, "import", str(home / "qa.csv"))
+    return home
+
+
+@pytest.fixture(scope="session")
+def up(twin: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`understudy up` as a user starts it, with its address."""
+    log = (twin / "up.log").open("wb")
+    command = [sys.executable, "-m", "infra.cli.main", "up", "--home", str(twin), "--port", "0"]
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=child_environment())
+    address = twin / "data" / "run" / "api.json"
+    deadline = time.monotonic() + 150
+    while not address.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, (twin / "up.log").read_text()
+        time.sleep(0.1)
+    yield json.loads(address.read_text())["url"], process
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+    log.close()
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert not address.exists()
