@@ -91,7 +91,7 @@ def demo(home: Path, *, fresh: bool, report: Path | None) -> None:
     console = Console(record=True, highlight=False, width=100)
     story = json.loads((files("memory") / "sample" / "demo.json").read_text(encoding="utf-8"))
     settings = prepare(home, story, fresh=fresh)
-    console.print(f"[bold]Understudy demo[/], in {escape(str(settings.home))}: everything below is measured now.")
+    console.print(f"[bold]Understudy demo[/], in {escape(str(home))}: everything below is measured now.")
     imported(console, settings, story)
     with running(console, settings) as remote:
         show = Show(console, settings, remote, story)
@@ -339,7 +339,7 @@ def judged(show: Show, run: Run) -> None:
     show.require(verdict["passed"], "Without a passed gate there is no swap to show.")
     speaking = show.remote.get("/admin/voices")["voice"]
     show.require(speaking.endswith(version), f"The new voice should be speaking; {speaking} is.")
-    show.line(f"Speaking now: {speaking}. Its card: {store.folder(version) / 'evalcard.html'}", "dim")
+    show.line(f"Speaking now: {speaking}. Its card: data/adapters/{version}/evalcard.html", "dim")
     answer = show.ask(show.story["ask"][0]["question"])
     show.require(answer["voice"] == speaking, "The answer came from another voice.")
 

@@ -1,0 +1,117 @@
+"""The learning path under fire: a real twin, its worker and its training killed on the way, one adapter at the end."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from infra.adapters import AdapterStore
+from infra.database import connect
+from infra.runs import Run, Runs
+from infra.settings import child_environment
+from tests.infra.running import understudy
+
+ROWS = 60
+
+
+def community(home: Path) -> None:
+    """A creator with a voice and enough answers to learn from, and a training of a few steps."""
+    understudy(home, "init", "--yes", "--creator", "Ada")
+    settings = home / "understudy.toml"
+    training = "[training]\nleast_rows = 20\nepochs = 1\ntokens = 1200\nvalidation_share = 0.2\nmax_length = 192\n"
+    settings.write_text(settings.read_text(encoding="utf-8") + training, encoding="utf-8")
+    things = [
+        "oven",
+        "dough",
+        "flour",
+        "water",
+        "salt",
+        "starter",
+        "rye",
+        "crust",
+        "crumb",
+        "basket",
+        "razor",
+        "stone",
+        "towel",
+        "butter",
+        "honey",
+    ]
+    rng = random.Random(3)
+    rows = [
+        {
+            "question": f"What do you say about {rng.choice(things)} and {rng.choice(things)} number {n}?",
+            "answer": f"Right. {rng.choice(things)} first, {n} minutes, friend. Trust the dough.",
+        }
+        for n in range(ROWS)
+    ]
+    (home / "qa.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    understudy(home, "import", str(home / "qa.jsonl"))
+
+
+def wait_for_stage(runs: Runs, run_id: str, stage: str) -> Run:
+    """The run once it has reached `stage`, or is past it."""
+    order = ["", "harvest", "dataset", "lora", "gguf", "evals", "gate", "publish", "swap"]
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        run = runs.get(run_id)
+        if not run.active or (run.state == "running" and order.index(run.stage) >= order.index(stage)):
+            return run
+        time.sleep(0.05)
+    raise AssertionError(f"the run never reached {stage}")
+
+
+def process(parent: int, word: str) -> psutil.Process:
+    """The descendant of `parent` whose command line has `word`."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for child in psutil.Process(parent).children(recursive=True):
+            if child.status() != psutil.STATUS_ZOMBIE and word in " ".join(child.cmdline()):
+                return child
+        time.sleep(0.05)
+    raise AssertionError(f"no process with {word}")
+
+
+def test_a_run_survives_the_death_of_everything_that_works_on_it(tmp_path: Path) -> None:
+    """Kill -9 of the training in one stage and of the worker in the next: it resumes, publishes once, repeats nothing."""
+    community(tmp_path)
+    log = (tmp_path / "up.log").open("wb")
+    command = [sys.executable, "-m", "infra.cli.main", "up", "--home", str(tmp_path), "--port", "0"]
+    up = subprocess.Popen(command, stdout=log, stderr=log, env=child_environment())
+    try:
+        address = tmp_path / "data" / "run" / "api.json"
+        while not address.exists():
+            assert up.poll() is None, (tmp_path / "up.log").read_text()
+            time.sleep(0.1)
+        run_id = json.loads(understudy(tmp_path, "retrain", "--json").stdout)["run"]
+        assert json.loads(understudy(tmp_path, "retrain", "--json").stdout)["run"] == run_id
+        runs = Runs(connect(f"sqlite:///{tmp_path / 'data' / 'journal.db'}"))
+
+        wait_for_stage(runs, run_id, "lora")
+        dataset = (tmp_path / "data" / "runs" / run_id / "dataset" / "manifest.json").stat().st_mtime_ns
+        os.kill(process(up.pid, "trainer.train").pid, signal.SIGKILL)
+
+        second = wait_for_stage(runs, run_id, "gguf")
+        assert second.attempt == 2
+        training = process(up.pid, "trainer.train")
+        os.kill(process(up.pid, "trainer.app worker").pid, signal.SIGKILL)
+        psutil.wait_procs([training], timeout=5)
+        assert not training.is_running()
+
+        deadline = time.monotonic() + 240
+        while runs.get(run_id).active and time.monotonic() < deadline:
+            time.sleep(0.2)
+        ended = runs.get(run_id)
+        assert (ended.state, ended.attempt) in {("succeeded", 3), ("refused", 3)}, ended
+        assert (tmp_path / "data" / "runs" / run_id / "dataset" / "manifest.json").stat().st_mtime_ns == dataset
+        assert len(AdapterStore(tmp_path / "data" / "adapters").versions()) == 1
+    finally:
+        up.send_signal(signal.SIGINT)
+        up.wait(30)
+        log.close()
