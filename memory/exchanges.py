@@ -58,6 +58,7 @@ class Question:
     to_creator: bool = False
     elsewhere: bool = False
     opener: bool = False  # the first message of a thread, or the first after a long silence in it
+    _seen: tuple[int, bool, set[str]] = field(default=(0, False, set()), repr=False)
 
     @property
     def asker(self) -> str:
@@ -78,7 +79,17 @@ class Question:
     @property
     def waits(self) -> bool:
         """Whether it asks somebody who may be the creator, in so many words or by where it stands."""
-        return self.to_creator or self.opener or asks(self.text)
+        return self.to_creator or self.opener or self._read()[1]
+
+    @property
+    def words(self) -> set[str]:
+        return self._read()[2]
+
+    def _read(self) -> tuple[int, bool, set[str]]:
+        """How many messages were read, whether they ask, and their words: read again only when there are more."""
+        if self._seen[0] != len(self.asked):
+            self._seen = len(self.asked), asks(self.text), words(self.text)
+        return self._seen
 
 
 def pair(messages: Sequence[Message], *, creator: frozenset[str]) -> list[Exchange]:
@@ -109,7 +120,8 @@ class Told:
         self._by: dict[str, str] = {}  # message id -> who wrote it
         self._last: dict[str, Message] = {}  # place -> what was said there last
         self._last_of: dict[tuple[str, str], Message] = {}  # place and person -> what they said there last
-        self._names = {m.person.key: m.person.name for m in messages if m.person.name}
+        self._creator_names = {m.person.name for m in messages if m.person.key in creator}
+        self._spoke: dict[str, Message] = {}  # person -> their latest message anywhere, the longest silent first
         # What the creator answers by a reply is not what they answer without one.
         self._replied = {m.reply_to for m in messages if m.reply_to and m.person.key in creator}
 
@@ -141,7 +153,7 @@ class Told:
             waited = message.at - question.last.at
             if not question.open:
                 return question if is_talk(message.text) and waited <= DIALOGUE else None
-            if not question.waits and asks(message.text) and len(words(question.text)) <= 2:
+            if not question.waits and asks(message.text) and len(question.words) <= 2:
                 return None  # a remark on something else, then a question
             undisturbed = self._last[message.place.key] is question.asked[-1] and not asks(message.text)
             going_on = question.asked_back or waited <= STITCH or (undisturbed and waited <= DIALOGUE)
@@ -164,7 +176,7 @@ class Told:
 
     def _meant_for_creator(self, message: Message) -> bool:
         replied = self._by.get(message.reply_to or "") in self._creator
-        named = any(calls(message.text, self._names.get(key, "")) for key in self._creator)
+        named = any(calls(message.text, name) for name in self._creator_names)
         return replied or named or bool(self._creator & set(message.mentions))
 
     def _meant_elsewhere(self, message: Message) -> bool:
@@ -172,10 +184,17 @@ class Told:
         if self._meant_for_creator(message):
             return False
         replied = self._by.get(message.reply_to or "", message.person.key)
-        others = (name for key, name in self._names.items() if key not in self._creator and key != message.person.key)
-        return (
-            bool(message.mentions) or replied != message.person.key or any(calls(message.text, name) for name in others)
-        )
+        return bool(message.mentions) or replied != message.person.key or bool(self._called(message))
+
+    def _called(self, message: Message) -> set[str]:
+        """Which members are called by name, of those that spoke within `WINDOW` before."""
+        found = set()
+        for key, last in reversed(self._spoke.items()):
+            if message.at - last.at > WINDOW:
+                break
+            if key not in {message.person.key, *self._creator} and calls(message.text, last.person.name):
+                found.add(key)
+        return found
 
     def _remarks(self, message: Message) -> bool:
         """Whether a member only remarks on, or answers, what another one asked."""
@@ -236,7 +255,7 @@ class Told:
         if before is None or message.at - before.at > STITCH or before.id not in self._of:
             return None, 0.0
         question, last = self._of[before.id], self._last[message.place.key]
-        shared = len(words(message.text) & words(question.text + " " + text_of(question.answer)))
+        shared = len(words(message.text) & (question.words | words(text_of(question.answer))))
         if last is before:
             return question, 2.2 + shared
         # Somebody nodded, talked or asked in between.
@@ -244,8 +263,7 @@ class Told:
 
     def _mentioned(self, message: Message) -> Question | None:
         """The latest question of somebody whom the message names, one that waits first."""
-        called = {key for key, name in self._names.items() if calls(message.text, name)} - self._creator
-        named = set(message.mentions) | called
+        named = set(message.mentions) | self._called(message)
         theirs = [q for q in self._recent(message, WINDOW) if q.asker in named]
         return next((q for q in theirs if q.open), theirs[0] if theirs else None)
 
@@ -254,7 +272,7 @@ class Told:
         waited = message.at - question.asked[-1].at
         if waited.total_seconds() < seconds_to_write(message.text):
             return 0.0  # the creator was typing already
-        shared = min(2, len(words(message.text) & words(question.text)))
+        shared = min(2, len(words(message.text) & question.words))
         if waited > NEAR and not (message.place.thread or shared):
             return 0.0
         newer = sum(q.waits and not self._answered_by_reply(q) for q in among[: among.index(question)])
@@ -279,6 +297,8 @@ class Told:
 
     def _note(self, message: Message, question: Question | None) -> None:
         self._by[message.id] = message.person.key
+        self._spoke.pop(message.person.key, None)
+        self._spoke[message.person.key] = message
         self._last[message.place.key] = message
         self._last_of[message.place.key, message.person.key] = message
         if question is not None:

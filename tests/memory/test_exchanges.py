@@ -1,5 +1,7 @@
 """Pairing by the strongest evidence first; the labelled conversations measure it, these pin single rules."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,3 +74,52 @@ def test_the_order_in_which_messages_are_given_makes_no_difference(data: st.Data
     creator = frozenset({"case:W"})
 
     assert links_of(pair(shuffled, creator=creator)) == links_of(pair(conversation.messages, creator=creator))
+
+
+def test_what_was_said_longer_ago_than_the_window_changes_nothing() -> None:
+    """All labelled conversations, a day apart in one place, pair as they do one by one."""
+    creator, one_by_one, together = frozenset({"case:W"}), set(), []
+    for number, conversation in enumerate(labelled("tuned")):
+        moved = [
+            replace(
+                message,
+                id=f"{number}-{message.id}",
+                reply_to=f"{number}-{message.reply_to}" if message.reply_to else None,
+                place=replace(message.place, id="one"),
+            )
+            for message in conversation.messages
+        ]
+        one_by_one |= links_of(pair(moved, creator=creator))
+        together += moved
+
+    assert links_of(pair(together, creator=creator)) == one_by_one
+
+
+def test_a_yes_answers_what_can_be_answered_so_and_nothing_else() -> None:
+    assert pairs(said("1", BOB, "Can I freeze it?"), said("2", ADA, "Yes.", minutes=1)) == [
+        ("Can I freeze it?", "Yes.")
+    ]
+    assert pairs(said("1", BOB, "How warm?"), said("2", ADA, "Yes.", minutes=1)) == []
+
+
+def test_a_promise_is_no_answer_and_what_another_settled_waits_no_more() -> None:
+    assert pairs(said("1", BOB, "How warm?"), said("2", ADA, "let me check", minutes=1)) == []
+    assert (
+        pairs(
+            said("1", BOB, "How warm?"),
+            said("2", CHARLIE, "24", minutes=1),
+            said("3", BOB, "thanks Charlie", minutes=2),
+            said("4", ADA, "The oven is broken again.", minutes=9),
+        )
+        == []
+    )
+
+
+def test_a_question_asked_while_the_creator_was_typing_is_not_what_they_answer() -> None:
+    found = pairs(
+        said("1", BOB, "How salty should it be?"),
+        said("2", CHARLIE, "Is it open today?", minutes=1.9),
+        said("3", ADA, "Two percent of the weight of all the flour.", minutes=2),
+    )
+
+    assert found == [("How salty should it be?", "Two percent of the weight of all the flour.")]

@@ -4,14 +4,16 @@ import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from infra.errors import UserMistake
-from memory.importers.records import ImportContext
-from memory.importing import ImportReport, import_paths
+from memory.importers.records import ImportContext, Record
+from memory.importing import ImportReport, format_of, import_paths, journal_file
 from memory.journal import Journal
 from memory.messages import Person, Source
 from tests.people import NOON
@@ -545,3 +547,23 @@ def test_a_large_file_is_streamed(tmp_path: Path, kind: str) -> None:
     count, grown_mib = map(int, done.stdout.split())
     assert count > 25_000
     assert grown_mib < 10
+
+
+@pytest.mark.parametrize("name", ["qa.jsonl", "book.txt"])
+def test_an_import_that_was_killed_half_way_can_be_repeated(sqlite_journal: Journal, tmp_path: Path, name: str) -> None:
+    path, whole = tmp_path / name, Journal.open(f"sqlite:///{tmp_path / 'whole.db'}")
+    rows = [json.dumps({"question": f"q{n}?", "answer": "a"}) for n in range(1200)]
+    text = "\n".join(rows) if name == "qa.jsonl" else "\n\n".join(f"{n} " + "words " * 130 for n in range(700))
+    path.write_text(text, encoding="utf-8")
+
+    def killed() -> Iterator[Record]:
+        yield from islice(format_of(path).read(path, CONTEXT), 600)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        journal_file(sqlite_journal, path, killed(), context=CONTEXT, report=ImportReport())
+    for journal in (sqlite_journal, whole):
+        import_paths(journal, [path], CONTEXT)
+
+    assert sqlite_journal.counts() == whole.counts()
+    whole.close()
