@@ -25,17 +25,33 @@ MIGRATION_LOCK = 7_301_190_522
 
 
 def connect(url: str) -> Engine:
-    """An engine for `url`; the folder of an SQLite file is made. Raises UserMistake for a URL of another kind."""
+    """An engine for `url`; the folder of an SQLite file is made.
+
+    Raises UserMistake for a URL of another kind, one without a file, and a folder that cannot be made.
+    """
     if url.startswith("sqlite:///"):
-        path = Path(url.removeprefix("sqlite:///"))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(url.removeprefix("sqlite:///"))
         engine = sa.create_engine(url, connect_args={"timeout": LOCK_WAIT_S})
         event.listen(engine, "connect", prepare_sqlite)
         event.listen(engine, "begin", begin_sqlite)
         return engine
     if url.startswith(("postgresql://", "postgresql+psycopg://")):
-        return sa.create_engine(re.sub(r"^postgresql(\+psycopg)?", "postgresql+psycopg", url), pool_pre_ping=True)
+        address = re.sub(r"^postgresql(\+psycopg)?", "postgresql+psycopg", url)
+        engine = sa.create_engine(address, pool_pre_ping=True)
+        event.listen(engine, "connect", prepare_postgresql)
+        return engine
     raise UserMistake(f"The journal's URL must begin with sqlite:/// or postgresql://, not {url.split(':')[0]!r}.")
+
+
+def make_folder(file: str) -> None:
+    """The folder of an SQLite file. SQLite itself would take an empty name for a database that is thrown away."""
+    if not file or file.startswith(":memory:"):
+        raise UserMistake("The journal's URL names no file after sqlite:///: give it a path.")
+    try:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = (error.strerror or "it failed").lower()
+        raise UserMistake(f"The folder of the journal {file!r} cannot be made: {why}.") from error
 
 
 def prepare_sqlite(connection: Any, _: object) -> None:
@@ -43,6 +59,12 @@ def prepare_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def prepare_postgresql(connection: Any, _: object) -> None:
+    """A writer gives up on a lock after as long as on SQLite, instead of waiting for ever."""
+    connection.execute(f"SET lock_timeout = '{LOCK_WAIT_S}s'")
+    connection.commit()
 
 
 def begin_sqlite(connection: Connection) -> None:
@@ -60,7 +82,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.connect().execution_options(writes=True) as connection, connection.begin():
             yield connection
-    except sa.exc.DBAPIError as error:
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
         raise trouble("write to", error) from error
 
 
@@ -70,13 +92,15 @@ def reading(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.connect() as connection:
             yield connection
-    except sa.exc.DBAPIError as error:
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
         raise trouble("read", error) from error
 
 
-def trouble(doing: str, error: sa.exc.DBAPIError) -> ServiceTrouble:
+def trouble(doing: str, error: sa.exc.DBAPIError | sa.exc.TimeoutError) -> ServiceTrouble:
     """What a driver's error means, without the statement or its values, which may be people's words."""
-    words = " ".join(str(error.orig).split())[:200]
+    said = str(error.orig) if isinstance(error, sa.exc.DBAPIError) else "all its connections are in use"
+    # PostgreSQL quotes the values of the row from the second line on.
+    words = said.split("\n", 1)[0].rstrip(". ")[:200]
     return ServiceTrouble(f"Could not {doing} the database: {words}.", permanent="malformed" in words)
 
 

@@ -5,6 +5,7 @@ is read again later. `home` is the folder that holds `understudy.toml`; relative
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from datetime import date
@@ -45,7 +46,8 @@ class CreatorSettings(Section):
             platform, _, identity = each.partition(":")
             if not platform or not identity:
                 raise ValueError(f"{each!r} must be PLATFORM:ID, for example 'telegram:12345'")
-        return ids
+        # Telegram's exports write user12345 where its bots see 12345.
+        return tuple(re.sub(r"^telegram:user(?=\d+$)", "telegram:", each) for each in ids)
 
 
 class JournalSettings(Section):

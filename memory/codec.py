@@ -7,12 +7,15 @@ written on SQLite and PostgreSQL alike.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from memory.messages import Answer, Exchange, Message, Note, Passage, Person, Place, Source
+from infra.errors import UserMistake
+from memory.messages import Answer, Event, Exchange, Message, Note, Passage, Person, Place, Source
 
+# One year of margin on both sides, for time zones and for what is read around a time.
+YEARS = range(1970, 2200)
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -22,9 +25,14 @@ def storable(text: str) -> str:
 
 
 def time_text(at: datetime) -> str:
-    """UTC as text that sorts by time. Raises ValueError for a naive time: its meaning would depend on the machine."""
+    """UTC as text that sorts by time. Raises ValueError for a naive time: its meaning would depend on the machine.
+
+    Raises UserMistake for a time that no chat can have: exports write the year 1 where they know none.
+    """
     if at.tzinfo is None:
         raise ValueError(f"{at!r} has no time zone")
+    if not YEARS.start <= at.year < YEARS.stop:
+        raise UserMistake(f"A message or exchange is dated {at.isoformat()}; years 1970 to 2199 can be kept.")
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -48,6 +56,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     return value
+
+
+def cleaned(event: Event) -> Event:
+    """`event` as it will be read back, so that what is derived from it and what is stored of it cannot differ."""
+    return replace(
+        event,
+        platform=storable(event.platform),
+        place=storable(event.place),
+        message_id=storable(event.message_id),
+        author=person_from(encoded(event.author)),
+        payload=json.loads(dumps(event.payload)),
+    )
 
 
 def encoded(value: Message | Exchange | Passage | Answer | Person | Place) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from memory.codec import (
     passage_from,
     person_from,
     place_from,
-    storable,
     time_of,
     time_text,
 )
@@ -35,6 +34,8 @@ Derived = Literal["exchange", "passage"]
 Operation = Literal["upsert", "delete"]
 
 MESSAGE_COLUMNS = "platform, place, message_id, thread, at, reply_to, revision, deleted, source, payload"
+# Any constant; it only has to be ours, and another than that of migrations, among the locks of a shared PostgreSQL.
+WRITER_LOCK = 7_301_190_523
 # Rows fetched at a time when a whole table is walked.
 BATCH = 500
 
@@ -91,8 +92,14 @@ class Journal:
 
     @contextmanager
     def writing(self) -> Iterator["Writer"]:
-        """One write transaction. Raises ServiceTrouble when it cannot be committed; nothing of it is then kept."""
+        """One write transaction. Raises ServiceTrouble when it cannot be committed; nothing of it is then kept.
+
+        Writers take turns on PostgreSQL as they do on SQLite: of two at once, neither would see the other's message to
+        pair it with, and the outbox's numbers would not be in the order of the commits.
+        """
         with writing(self._engine) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
             yield Writer(connection)
 
     def events(
@@ -132,7 +139,7 @@ class Journal:
     def votes(self, answer_id: str) -> dict[str, str]:
         """The last vote of each person on an answer, by person key."""
         rows = self._rows(
-            "SELECT payload FROM events WHERE kind = :kind AND place = :id ORDER BY seq",
+            "SELECT payload FROM events WHERE kind = :kind AND place = :id ORDER BY at, seq",
             kind=str(Kind.VOTE),
             id=answer_id,
         )
@@ -144,7 +151,7 @@ class Journal:
         yield from (exchange_from(found) for found in self._payloads("exchanges", ids, order="at"))
 
     def passages(self, ids: Sequence[str] | None = None) -> Iterator[Passage]:
-        """All passages by document and position, or those of `ids` that there are."""
+        """All passages by document, or those of `ids` that there are."""
         yield from (passage_from(found) for found in self._payloads("passages", ids, order="document"))
 
     def document(self, document: str) -> tuple[int, str] | None:
@@ -228,15 +235,15 @@ class Writer:
         return [dict(row) for row in result.mappings()] if result.returns_rows else []
 
     def append(self, event: Event) -> bool:
-        """Add one event; False when the same event is already there, whatever this one's payload says."""
+        """Add one `cleaned` event; False when the same event is already there, whatever this one's payload says."""
         return bool(
             self.run(
                 "INSERT INTO events (platform, place, message_id, kind, revision, author, source, at, payload) "
                 "VALUES (:platform, :place, :message_id, :kind, :revision, :author, :source, :at, :payload) "
                 "ON CONFLICT DO NOTHING RETURNING seq",
-                platform=storable(event.platform),
-                place=storable(event.place),
-                message_id=storable(event.message_id),
+                platform=event.platform,
+                place=event.place,
+                message_id=event.message_id,
                 kind=str(event.kind),
                 revision=event.revision,
                 author=dumps(encoded(event.author)),
@@ -255,9 +262,9 @@ class Writer:
             "reply_to = excluded.reply_to, revision = excluded.revision, source = excluded.source, "
             "payload = excluded.payload WHERE messages.revision < excluded.revision",
             platform=message.place.platform,
-            place=storable(message.place.id),
-            id=storable(message.id),
-            thread=storable(message.place.thread),
+            place=message.place.id,
+            id=message.id,
+            thread=message.place.thread,
             at=time_text(message.at),
             reply_to=message.reply_to,
             revision=message.revision,
@@ -278,21 +285,20 @@ class Writer:
         )
 
     def neighbours(self, platform: str, place: str, message_id: str) -> list[dict[str, Any]]:
-        """Thread and time of a message, of those that reply to it, and of the one it replies to."""
+        """Thread and time of a message and of those that reply to it, wherever in the place they stand."""
         return self.run(
             "SELECT thread, at FROM messages WHERE platform = :platform AND place = :place AND revision >= 0 AND "
-            "(message_id = :id OR reply_to = :id OR message_id = (SELECT reply_to FROM messages "
-            "WHERE platform = :platform AND place = :place AND message_id = :id))",
+            "(message_id = :id OR reply_to = :id)",
             platform=platform,
             place=place,
             id=message_id,
         )
 
     def messages_between(self, platform: str, place: str, thread: str, *, start: str, end: str) -> list[Message]:
-        """The current messages of one conversation from `start` to `end`, in order."""
+        """The current messages of one conversation from `start` until before `end`, by time."""
         rows = self.run(
             "SELECT payload FROM messages WHERE platform = :platform AND place = :place AND thread = :thread "
-            "AND at >= :start AND at <= :end AND deleted = 0 ORDER BY at, message_id",
+            "AND at >= :start AND at < :end AND deleted = 0 ORDER BY at",
             platform=platform,
             place=place,
             thread=thread,
@@ -322,9 +328,9 @@ class Writer:
         return {row.message_id: Source(row.source) for row in rows if row.source}
 
     def paired_between(self, place_key: str, *, start: str, end: str) -> dict[str, str]:
-        """The payloads of the exchanges paired from a conversation, by id, whose answer began from `start` to `end`."""
+        """The payloads of the exchanges paired from a conversation, by id, answered from `start` until before `end`."""
         rows = self.run(
-            "SELECT id, payload FROM exchanges WHERE place_key = :place AND at >= :start AND at <= :end "
+            "SELECT id, payload FROM exchanges WHERE place_key = :place AND at >= :start AND at < :end "
             "AND pairing <> 'given'",
             place=place_key,
             start=start,
@@ -348,32 +354,48 @@ class Writer:
         )
         self.tell_index("upsert", "exchange", exchange.id)
 
-    def put_passage(self, passage: Passage) -> None:
-        """Add or replace a passage, and tell the index."""
-        self.run(
-            "INSERT INTO passages (id, document, position, community, payload) "
-            "VALUES (:id, :document, :position, :community, :payload) ON CONFLICT (id) DO UPDATE SET "
-            "document = excluded.document, position = excluded.position, payload = excluded.payload",
+    def put_passage(self, passage: Passage, *, revision: int) -> None:
+        """Add or replace a passage, and tell the index, unless a later revision of it or of its document is known."""
+        known = self.run("SELECT revision FROM documents WHERE document = :document", document=passage.document)
+        if known and known[0]["revision"] > revision:
+            return
+        written = self.run(
+            "INSERT INTO passages (id, document, position, community, revision, payload) "
+            "VALUES (:id, :document, :position, :community, :revision, :payload) ON CONFLICT (id) DO UPDATE SET "
+            "document = excluded.document, position = excluded.position, community = excluded.community, "
+            "revision = excluded.revision, payload = excluded.payload "
+            "WHERE passages.revision <= excluded.revision RETURNING id",
             id=passage.id,
-            document=storable(passage.document),
+            document=passage.document,
             position=passage.position,
             community=passage.place.community,
+            revision=revision,
             payload=dumps(encoded(passage)),
         )
-        self.tell_index("upsert", "passage", passage.id)
+        if written:
+            self.tell_index("upsert", "passage", passage.id)
 
     def put_document(self, document: str, *, revision: int, sha256: str, passages: Sequence[str]) -> None:
-        """Make `passages` the whole of a document: pieces of an earlier revision that are not among them go."""
+        """Make `passages` the whole of a document: pieces up to this revision that are not among them go.
+
+        Of two revisions the later one stands, in whatever order they arrive.
+        """
+        known = self.run("SELECT revision FROM documents WHERE document = :document", document=document)
+        if known and known[0]["revision"] > revision:
+            return
         kept = set(passages)
-        rows = self.run("SELECT id FROM passages WHERE document = :document", document=document)
+        rows = self.run(
+            "SELECT id FROM passages WHERE document = :document AND revision <= :revision",
+            document=document,
+            revision=revision,
+        )
         for row in rows:
             if row["id"] not in kept:
                 self.run("DELETE FROM passages WHERE id = :id", id=row["id"])
                 self.tell_index("delete", "passage", row["id"])
         self.run(
             "INSERT INTO documents (document, revision, sha256) VALUES (:document, :revision, :sha256) "
-            "ON CONFLICT (document) DO UPDATE SET revision = excluded.revision, sha256 = excluded.sha256 "
-            "WHERE documents.revision < excluded.revision",
+            "ON CONFLICT (document) DO UPDATE SET revision = excluded.revision, sha256 = excluded.sha256",
             document=document,
             revision=revision,
             sha256=sha256,
@@ -396,7 +418,7 @@ class Writer:
             "INSERT INTO inbox (normalised, question, at, count, state, payload) "
             "VALUES (:normalised, :question, :at, 1, 'open', :payload) RETURNING number",
             normalised=normalised,
-            question=storable(payload["question"]),
+            question=payload["question"],
             at=time_text(at),
             payload=dumps({**payload, "question_id": question_id}),
         )

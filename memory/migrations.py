@@ -58,4 +58,15 @@ CREATE TABLE consents (
 CREATE TABLE outbox (seq {serial}, op TEXT NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL)
 """
 
-MIGRATIONS: list[Migration] = [m001_initial]
+
+def m002_long_questions_and_late_pieces(connection: Connection) -> None:
+    """PostgreSQL indexes no text over 2.7 kB, and questions may be longer; pieces now know their revision."""
+    for statement in (
+        "DROP INDEX inbox_by_question",
+        "CREATE INDEX inbox_by_state ON inbox (state, number)",
+        "ALTER TABLE passages ADD COLUMN revision INTEGER NOT NULL DEFAULT 0",
+    ):
+        connection.execute(sa.text(statement))
+
+
+MIGRATIONS: list[Migration] = [m001_initial, m002_long_questions_and_late_pieces]

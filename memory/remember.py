@@ -1,18 +1,19 @@
 """The one write. Events go in; exchanges, passages, inbox and the index's outbox follow in the same transaction.
 
-Safe to repeat: an event that is already in the journal changes nothing. Safe to reorder: what is derived depends only
-on the set of events. `remember` returns after the commit, so whoever acknowledges a message does so afterwards.
+Safe to repeat: an event that is already in the journal changes nothing. Safe to reorder: exchanges, passages and
+consents depend only on the set of events; the inbox alone is a list by arrival. `remember` returns after the commit, so
+whoever acknowledges a message does so afterwards.
 """
 
-import json
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from memory.codec import (
+    cleaned,
     dumps,
     encoded,
     exchange_from,
@@ -25,6 +26,14 @@ from memory.codec import (
 from memory.exchanges import WINDOW, pair
 from memory.journal import Journal, Writer
 from memory.messages import Answer, Event, Exchange, Kind, Message, Passage, Person, Place, Source
+
+
+# A conversation is paired day by day, each day read with a fixed margin: so what is paired cannot depend on which
+# message came first. Margins, against pairing everything at once, on random chats of 200 to 400 messages: in dense ones
+# 0 of 201 exchanges differ, in sparse ones only where replies reach back more than a day. Half the margin before: 12.
+DAY = 2 * WINDOW
+BEFORE, AFTER = 2 * WINDOW, WINDOW
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ def remember(journal: Journal, events: Iterable[Event], *, creator: frozenset[st
     touched: Touched = defaultdict(list)
     counts = {"appended": 0, "duplicates": 0, "exchanges": 0, "passages": 0}
     with journal.writing() as writer:
-        for event in events:
+        for event in map(cleaned, events):
             if not writer.append(event):
                 counts["duplicates"] += 1
                 continue
@@ -77,9 +86,11 @@ def remember(journal: Journal, events: Iterable[Event], *, creator: frozenset[st
 
 def derive(writer: Writer, event: Event, touched: Touched) -> None:
     """What one new event changes, apart from pairing, which waits until all events of the call are in."""
-    payload: Any = json.loads(dumps(event.payload))
+    payload: Any = event.payload
     match event.kind:
         case Kind.MESSAGE | Kind.EDIT:
+            # Before and after: an edit may move a message to another thread.
+            touch(writer, event, touched)
             writer.put_message(message_from(payload), event.source)
             touch(writer, event, touched)
         case Kind.DELETION:
@@ -91,7 +102,7 @@ def derive(writer: Writer, event: Event, touched: Touched) -> None:
             if payload["answers"]:
                 writer.close_question(payload["answers"], "answered", exchange_id=exchange.id)
         case Kind.PASSAGE:
-            writer.put_passage(passage_from(payload))
+            writer.put_passage(passage_from(payload), revision=event.revision)
         case Kind.IMPORT:
             writer.put_document(**payload)
         case Kind.QUESTION:
@@ -112,19 +123,11 @@ def touch(writer: Writer, event: Event, touched: Touched) -> None:
 
 
 def pair_again(writer: Writer, where: Conversation, moments: Sequence[datetime], *, creator: frozenset[str]) -> int:
-    """Pair the stretches of a conversation in which something changed, and store the difference. Returns its size."""
+    """Pair the days of a conversation that may have changed, and store the difference. Returns its size."""
     changed = 0
-    for start, end in stretches(moments):
-        stored = writer.paired_between(where.key, start=time_text(start), end=time_text(end))
-        # Pairs at the edge of the stretch need what lies one window further out.
-        around = writer.messages_between(
-            where.platform, where.place, where.thread, start=time_text(start - WINDOW), end=time_text(end + WINDOW)
-        )
-        found = {
-            exchange.id: exchange
-            for exchange in paired(writer, where, around, creator=creator)
-            if start <= exchange.at <= end
-        }
+    for start in days(moments):
+        stored = writer.paired_between(where.key, start=time_text(start), end=time_text(start + DAY))
+        found = paired(writer, where, start, creator=creator)
         for identity in stored.keys() - found.keys():
             writer.drop_exchange(identity)
             changed += 1
@@ -135,31 +138,34 @@ def pair_again(writer: Writer, where: Conversation, moments: Sequence[datetime],
     return changed
 
 
-def paired(
-    writer: Writer, where: Conversation, messages: list[Message], *, creator: frozenset[str]
-) -> Iterator[Exchange]:
-    """The exchanges among `messages`, with what they reply to fetched from wherever it is, and their sources."""
+def paired(writer: Writer, where: Conversation, start: datetime, *, creator: frozenset[str]) -> dict[str, Exchange]:
+    """The exchanges of one day by id, with what was replied to fetched from wherever it is, and their sources."""
+    end = start + DAY
+    messages = writer.messages_between(
+        where.platform, where.place, where.thread, start=time_text(start - BEFORE), end=time_text(end + AFTER)
+    )
+    if not any(start <= message.at < end and message.person.key in creator for message in messages):
+        return {}
     present = {message.id for message in messages}
     targets = sorted({m.reply_to for m in messages if m.reply_to and m.reply_to not in present})
     beyond = [found for each in targets if (found := writer.message(where.platform, where.place, each))]
     everything = [*beyond, *messages]
     sources = writer.sources(where.platform, where.place, [message.id for message in everything])
-    for exchange in pair(everything, creator=creator):
-        yield replace(
+    return {
+        exchange.id: replace(
             exchange, source=sources[exchange.answer_ids[0]], question_source=sources[exchange.question_ids[0]]
         )
+        for exchange in pair(everything, creator=creator)
+        if start <= exchange.at < end and exchange.place.key == where.key
+    }
 
 
-def stretches(moments: Sequence[datetime]) -> list[tuple[datetime, datetime]]:
-    """Moments widened by the pairing window and merged where they overlap."""
-    merged: list[tuple[datetime, datetime]] = []
-    for moment in sorted(moments):
-        start, end = moment - WINDOW, moment + WINDOW
-        if merged and start <= merged[-1][1] + timedelta(microseconds=1):
-            merged[-1] = (merged[-1][0], end)
-        else:
-            merged.append((start, end))
-    return merged
+def days(moments: Sequence[datetime]) -> list[datetime]:
+    """The beginnings of all days that are read with one of `moments` in them or in their margins, in order."""
+    numbers: set[int] = set()
+    for moment in moments:
+        numbers.update(range((moment - AFTER - EPOCH) // DAY, (moment + BEFORE - EPOCH) // DAY + 1))
+    return [EPOCH + number * DAY for number in sorted(numbers)]
 
 
 def normalised(question: str) -> str:

@@ -19,7 +19,7 @@ from tests.infra.running import QA, understudy
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home that was set up by the commands themselves."""
     home = tmp_path_factory.mktemp("twin")
-    understudy(home, "init", "--yes", "--creator", "Ada", "--creator-id", "telegram:user1")
+    understudy(home, "init", "--yes", "--creator", "Ada", "--creator-id", "telegram:1")
     (home / "qa.csv").write_text(QA, encoding="utf-8")
     understudy(home, "import", str(home / "qa.csv"))
     return home
