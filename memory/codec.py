@@ -14,7 +14,7 @@ from typing import Any
 from infra.errors import UserMistake
 from memory.messages import Answer, Event, Exchange, Message, Note, Passage, Person, Place, Source
 
-# One year of margin on both sides, for time zones and for what is read around a time.
+# No chat is older; exports write the year 1 where they know no date, and dates far out overflow what is read around.
 YEARS = range(1970, 2200)
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -25,14 +25,9 @@ def storable(text: str) -> str:
 
 
 def time_text(at: datetime) -> str:
-    """UTC as text that sorts by time. Raises ValueError for a naive time: its meaning would depend on the machine.
-
-    Raises UserMistake for a time that no chat can have: exports write the year 1 where they know none.
-    """
+    """UTC as text that sorts by time. Raises ValueError for a naive time: its meaning would depend on the machine."""
     if at.tzinfo is None:
         raise ValueError(f"{at!r} has no time zone")
-    if not YEARS.start <= at.year < YEARS.stop:
-        raise UserMistake(f"A message or exchange is dated {at.isoformat()}; years 1970 to 2199 can be kept.")
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -59,7 +54,12 @@ def plain(value: Any) -> Any:
 
 
 def cleaned(event: Event) -> Event:
-    """`event` as it will be read back, so that what is derived from it and what is stored of it cannot differ."""
+    """`event` as it will be read back, so that what is derived from it and what is stored of it cannot differ.
+
+    Raises UserMistake for a date that no chat can have.
+    """
+    if event.at.year not in YEARS:
+        raise UserMistake(f"An event is dated {event.at.isoformat()}: only the years 1970 to 2199 can be kept.")
     return replace(
         event,
         platform=storable(event.platform),

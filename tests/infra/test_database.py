@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from infra.database import connect, migrate, reading, writing
+from infra.database import LOCK_WAIT_S, connect, migrate, reading, writing
 from infra.errors import ServiceTrouble, UserMistake
+from tests.memory.conftest import postgres  # noqa: F401 - the same server as the journal's tests
 
 
 def first(connection: sa.Connection) -> None:
@@ -53,6 +54,47 @@ def test_a_newer_database_is_refused_in_a_sentence(tmp_path: Path) -> None:
 def test_a_url_of_another_kind_is_refused() -> None:
     with pytest.raises(UserMistake, match="sqlite:///"):
         connect("mysql://host/db")
+
+
+@pytest.mark.parametrize("url", ["sqlite:///", "sqlite:///:memory:"])
+def test_a_database_that_would_be_thrown_away_is_refused(url: str) -> None:
+    with pytest.raises(UserMistake, match="names no file"):
+        connect(url)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "letter").write_text("not a folder")
+
+    with pytest.raises(UserMistake, match=r"letter/d\.db' cannot be made: file exists"):
+        connect(f"sqlite:///{tmp_path / 'letter' / 'd.db'}")
+
+
+def test_a_server_that_is_not_there_is_one_sentence() -> None:
+    with pytest.raises(ServiceTrouble, match="refused") as raised, reading(connect("postgresql://127.0.0.1:1/none")):
+        pass
+
+    assert "\n" not in str(raised.value)
+
+
+def test_what_a_database_quotes_of_a_row_is_not_repeated(postgres: str) -> None:
+    """PostgreSQL puts the values into its complaint, and a value may be what somebody wrote."""
+    engine = connect(postgres)
+
+    with pytest.raises(ServiceTrouble) as raised, writing(engine) as connection:
+        connection.execute(sa.text("CREATE TEMPORARY TABLE said (words TEXT UNIQUE)"))
+        connection.execute(sa.text("INSERT INTO said VALUES ('my secret'), ('my secret')"))
+
+    assert "unique" in str(raised.value)
+    assert "my secret" not in str(raised.value)
+    engine.dispose()
+
+
+def test_a_writer_does_not_wait_for_ever(postgres: str) -> None:
+    engine = connect(postgres)
+
+    with reading(engine) as connection:
+        assert connection.execute(sa.text("SHOW lock_timeout")).scalar() == f"{LOCK_WAIT_S}s"
+    engine.dispose()
 
 
 def test_a_file_that_is_no_database_is_a_sentence(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The one write: derived memory depends on the set of events, never on their order, number or repetition."""
 
+import random
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,12 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra.errors import ServiceTrouble
+from infra.database import connect, migrate, writing
+from infra.errors import ServiceTrouble, UserMistake
+from memory.codec import dumps, encoded
 from memory.journal import Journal
-from memory.messages import Answer, Event, Kind, Note, Person, Source
+from memory.messages import Answer, Event, Exchange, Kind, Note, Person, Source
+from memory.migrations import MIGRATIONS
 from memory.remember import (
     answer_event,
     consent_event,
@@ -25,7 +30,7 @@ from memory.remember import (
     vote_event,
 )
 from tests.memory.making import GROUP, piece, said, taught
-from tests.people import ADA, BOB, CREATOR, NOON
+from tests.people import ADA, BOB, CHARLIE, CREATOR, NOON
 
 ASKED = said("1", BOB, "How warm should the dough be?")
 ANSWERED = said("2", ADA, "24 °C.", minutes=1, reply_to="1")
@@ -105,6 +110,68 @@ EVERYTHING = [
 ]
 
 
+# A chat as it goes, over some days and in several voices: nearly every message has others within the pairing window.
+WORDS = (
+    "How warm should the dough be?",
+    "24 °C is fine.",
+    "Thanks!",
+    "Ada, what about salt?",
+    "Which flour do you mean?",
+    "Type 1050 flour.",
+    "面团要多热？",
+    "24 度。",
+    "yes",
+)
+TURN = st.tuples(
+    st.sampled_from([ADA, BOB, CHARLIE, ADA]),
+    st.sampled_from(WORDS),
+    st.sampled_from([1, 4, 30, 300, 700, 1000]),
+    st.none() | st.integers(1, 20),
+)
+
+
+def chat(turns) -> list[Event]:
+    minutes, events = 0, []
+    for number, (person, words, later, back) in enumerate(turns):
+        minutes += later
+        target = str(number - back) if back and back <= number else None
+        events.append(message(said(str(number), person, words, minutes=minutes, reply_to=target)))
+    return events
+
+
+def derived(journal: Journal) -> list[Exchange]:
+    return sorted(journal.exchanges(), key=lambda exchange: exchange.id)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(TURN, min_size=10, max_size=30).map(chat), st.randoms(use_true_random=False), st.integers(1, 9))
+def test_a_busy_chat_derives_the_same_in_any_order_and_any_portions(tmp_path_factory, events, random, size) -> None:
+    """What one message changes reaches as far as pairing reads, and no further."""
+    folder = tmp_path_factory.mktemp("busy")
+    ordered, shuffled = Journal.open(f"sqlite:///{folder / 'a.db'}"), Journal.open(f"sqlite:///{folder / 'b.db'}")
+    events += [deleted(str(number)) for number in range(0, len(events), 9)]
+    remember(ordered, events, creator=CREATOR)
+
+    mixed = random.sample(events + events[::3], k=len(events + events[::3]))
+    for start in range(0, len(mixed), size):
+        remember(shuffled, mixed[start : start + size], creator=CREATOR)
+
+    assert derived(shuffled) == derived(ordered)
+    ordered.close()
+    shuffled.close()
+
+
+def test_a_message_that_moves_to_another_thread_takes_its_pair_along(journal: Journal) -> None:
+    thread = replace(GROUP, thread="9")
+    remember(journal, [message(ASKED), message(said("2", ADA, "24 °C.", minutes=1))], creator=CREATOR)
+
+    moved = [said("1", BOB, ASKED.text, revision=1, place=thread)]
+    moved += [said("2", ADA, "24 °C.", minutes=1, revision=1, place=thread)]
+    remember(journal, [message(each) for each in moved], creator=CREATOR)
+
+    assert [exchange.place.thread for exchange in journal.exchanges()] == ["9"]
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.permutations([*EVERYTHING, *EVERYTHING[:3]]), st.integers(1, 4))
 def test_any_order_and_repetition_derives_the_same(tmp_path_factory, events: list[Event], size: int) -> None:
@@ -115,6 +182,48 @@ def test_any_order_and_repetition_derives_the_same(tmp_path_factory, events: lis
 
     assert known(journal) == [("How warm should the dough be?", "25 °C, in fact."), ("面团要多热？", "24 度。")]
     journal.close()
+
+
+@pytest.mark.parametrize("identity", ["nul\x00", "lone\ud800"])
+def test_any_identity_is_made_storable_everywhere(journal: Journal, identity: str) -> None:
+    remember(journal, [message(said(identity, BOB, "How warm?")), deleted(identity)], creator=CREATOR)
+    remember(journal, [question_event(said(identity, BOB, "Why?"), Source.OWN_DIRECT)], creator=CREATOR)
+    (item,) = journal.inbox()
+
+    remember(journal, [dismissal_event(item.question_id, ADA, at=NOON)], creator=CREATOR)
+
+    assert journal.inbox() == []
+    assert journal.events()[0][1].message_id == identity[:-1] + "\ufffd"
+
+
+@pytest.mark.parametrize("year", [1, 1969, 2200, 9999])
+def test_a_date_that_no_chat_has_is_refused_before_anything_is_kept(journal: Journal, year: int) -> None:
+    undated = replace(ASKED, id="9", at=NOON.replace(year=year))
+
+    with pytest.raises(UserMistake, match=f"dated .*{year}-03-01.*1970 to 2199"):
+        remember(journal, [message(ASKED), message(undated)], creator=CREATOR)
+
+    assert journal.counts()["events"] == 0
+
+
+def test_the_first_and_the_last_day_that_can_be_kept_are_paired(journal: Journal) -> None:
+    for place, at in (("old", NOON.replace(1970, 1, 1)), ("new", NOON.replace(2199, 12, 31))):
+        where = replace(GROUP, id=place)
+        both = (replace(each, place=where, at=at) for each in (ASKED, ANSWERED))
+        remember(journal, map(message, both), creator=CREATOR)
+
+    assert len(known(journal)) == 2
+
+
+@pytest.mark.parametrize("length", [4_000, 1_000_000])
+def test_a_question_of_any_length_waits_in_the_inbox(journal: Journal, length: int) -> None:
+    """Random Chinese, which no database can shorten to what it would index."""
+    asked = "".join(map(chr, random.Random(1).choices(range(0x4E00, 0x9FA5), k=length))) + "？"
+
+    for identity in ("1", "2"):
+        remember(journal, [question_event(said(identity, BOB, asked), Source.OWN_DIRECT)], creator=CREATOR)
+
+    assert [(item.question, item.count) for item in journal.inbox()] == [(asked, 2)]
 
 
 @pytest.mark.parametrize("text", ["nul \x00 here", "lone \ud800 surrogate", "🥖" * 10, "字" * 100_000, "x" * 1_000_000])
@@ -160,6 +269,27 @@ def test_a_new_revision_of_a_document_drops_what_it_no_longer_says(journal: Jour
     assert journal.document("guide.md") == (1, "1")
 
 
+def revision_of(number: int, texts: list[str]) -> list[Event]:
+    pieces = [piece("guide.md", position, text) for position, text in enumerate(texts)]
+    return [
+        *(passage_event(each, revision=number) for each in pieces),
+        document_event(pieces, revision=number, sha256=str(number)),
+    ]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.permutations([*revision_of(0, ["a", "b"]), *revision_of(1, ["b", "c"]), *revision_of(2, ["c", "d"])]))
+def test_the_last_revision_of_a_document_stands_in_any_order(tmp_path_factory, events: list[Event]) -> None:
+    journal = Journal.open(f"sqlite:///{tmp_path_factory.mktemp('pieces') / 'j.db'}")
+
+    for event in events:
+        remember(journal, [event], creator=CREATOR)
+
+    assert {(passage.position, passage.text) for passage in journal.passages()} == {(0, "c"), (1, "d")}
+    assert journal.document("guide.md") == (2, "2")
+    journal.close()
+
+
 def test_consent_is_what_was_decided_last_and_no_by_default(journal: Journal) -> None:
     later = consent_event(BOB, GROUP, granted="no", at=NOON.replace(hour=14))
     sooner = consent_event(BOB, GROUP, granted="yes", at=NOON)
@@ -199,6 +329,25 @@ def test_walking_a_long_table_reads_every_row_once(sqlite_journal: Journal) -> N
     assert len({exchange.id for exchange in sqlite_journal.exchanges()}) == 1203
 
 
+def test_a_question_and_its_answer_written_at_once_are_paired(journal: Journal) -> None:
+    """Neither of two transactions sees what the other has not committed; one of them has to come second."""
+    for number in range(15):
+        place = replace(GROUP, id=str(number))
+        both, ready = [message(replace(each, place=place)) for each in (ASKED, ANSWERED)], threading.Barrier(2)
+
+        def write(event: Event, ready: threading.Barrier = ready) -> None:
+            ready.wait()
+            remember(journal, [event], creator=CREATOR)
+
+        threads = [threading.Thread(target=write, args=(event,)) for event in both]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert journal.counts()["exchanges"] == 15
+
+
 def test_two_writers_at_once_both_finish(journal: Journal) -> None:
     def write(name: str) -> None:
         for n in range(25):
@@ -218,10 +367,33 @@ def test_a_full_disk_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None
     remember(journal, [exchange_event(taught("kept?", "yes"))], creator=CREATOR)
     sa.event.listen(journal.engine, "begin", lambda connection: connection.exec_driver_sql("PRAGMA max_page_count=60"))
 
+    huge = exchange_event(taught("huge?", "x" * 1_000_000))
     with pytest.raises(ServiceTrouble, match="full"):
-        remember(journal, [exchange_event(taught("huge?", "x" * 1_000_000))], creator=CREATOR)
+        remember(journal, [huge], creator=CREATOR)
 
     assert known(journal) == [("kept?", "yes")]
+    assert journal.counts()["outbox"] == 1
+    journal.close()
+    roomy = Journal.open(f"sqlite:///{tmp_path / 'full.db'}")
+    assert remember(roomy, [huge], creator=CREATOR).appended == 1
+    roomy.close()
+
+
+def test_a_journal_of_the_first_version_is_brought_up_to_date(journal_url: str) -> None:
+    engine = connect(journal_url)
+    migrate(engine, "journal", MIGRATIONS[:1])
+    with writing(engine) as connection:
+        connection.execute(
+            sa.text("INSERT INTO passages VALUES ('p', 'd', 0, 'main', :payload)"),
+            {"payload": dumps(encoded(piece("d", 0, "old")))},
+        )
+    engine.dispose()
+
+    journal = Journal.open(journal_url)
+
+    assert [passage.text for passage in journal.passages()] == ["old"]
+    remember(journal, revision_of(0, ["new"]), creator=CREATOR)
+    assert len(list(journal.passages())) == 2
     journal.close()
 
 
