@@ -1,6 +1,7 @@
 """Migrations: each once, in order, whoever starts first, and never backwards."""
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,16 @@ import sqlalchemy as sa
 
 from infra.database import LOCK_WAIT_S, connect, migrate, reading, writing
 from infra.errors import ServiceTrouble, UserMistake
-from tests.memory.conftest import postgres  # noqa: F401 - the same server as the journal's tests
+from tests.databases import postgresql
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
+    """A real PostgreSQL, for what SQLite does otherwise."""
+    with postgresql(tmp_path_factory.mktemp("postgres")) as url:
+        engine = connect(url)
+        yield engine
+        engine.dispose()
 
 
 def first(connection: sa.Connection) -> None:
@@ -76,25 +86,22 @@ def test_a_server_that_is_not_there_is_one_sentence() -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_what_a_database_quotes_of_a_row_is_not_repeated(postgres: str) -> None:
+def test_what_a_database_quotes_of_a_row_is_not_repeated(postgres: sa.Engine) -> None:
     """PostgreSQL puts the values into its complaint, and a value may be what somebody wrote."""
-    engine = connect(postgres)
+    twice = sa.text("INSERT INTO said VALUES ('my secret'), ('my secret')")
 
-    with pytest.raises(ServiceTrouble) as raised, writing(engine) as connection:
-        connection.execute(sa.text("CREATE TEMPORARY TABLE said (words TEXT UNIQUE)"))
-        connection.execute(sa.text("INSERT INTO said VALUES ('my secret'), ('my secret')"))
+    with writing(postgres) as connection:
+        connection.execute(sa.text("CREATE TABLE said (words TEXT UNIQUE)"))
+    with pytest.raises(ServiceTrouble) as raised, writing(postgres) as connection:
+        connection.execute(twice)
 
     assert "unique" in str(raised.value)
     assert "my secret" not in str(raised.value)
-    engine.dispose()
 
 
-def test_a_writer_does_not_wait_for_ever(postgres: str) -> None:
-    engine = connect(postgres)
-
-    with reading(engine) as connection:
+def test_a_writer_does_not_wait_for_ever(postgres: sa.Engine) -> None:
+    with reading(postgres) as connection:
         assert connection.execute(sa.text("SHOW lock_timeout")).scalar() == f"{LOCK_WAIT_S}s"
-    engine.dispose()
 
 
 def test_a_file_that_is_no_database_is_a_sentence(tmp_path: Path) -> None:
