@@ -3,6 +3,7 @@
 import random
 import threading
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,29 @@ def test_a_busy_chat_derives_the_same_in_any_order_and_any_portions(tmp_path_fac
     assert derived(shuffled) == derived(ordered)
     ordered.close()
     shuffled.close()
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_an_answer_is_paired_across_midnight_whatever_arrives_first(sqlite_journal: Journal, order) -> None:
+    """Conversations are paired by the day; what is said across its end belongs together all the same."""
+    asked = said("1", BOB, "How warm should the dough be?", minutes=710)
+    told = said("2", ADA, "24 °C is fine.", minutes=718)
+    added = said("3", ADA, "In summer 22.", minutes=721)
+
+    for number in order:
+        remember(sqlite_journal, [message((asked, told, added)[number])], creator=CREATOR)
+
+    assert known(sqlite_journal) == [(asked.text, f"{told.text}\n{added.text}")]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_question_of_the_evening_is_answered_after_midnight(sqlite_journal: Journal, order) -> None:
+    both = (said("1", BOB, "How warm should the dough be?", minutes=710), said("2", ADA, "24 °C.", minutes=730))
+
+    for number in order:
+        remember(sqlite_journal, [message(both[number])], creator=CREATOR)
+
+    assert known(sqlite_journal) == [(both[0].text, both[1].text)]
 
 
 def test_a_message_that_moves_to_another_thread_takes_its_pair_along(journal: Journal) -> None:
