@@ -32,7 +32,7 @@ def time_text(at: datetime) -> str:
 
 
 def time_of(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    return datetime.fromisoformat(text)
 
 
 def dumps(value: Mapping[str, Any]) -> str:

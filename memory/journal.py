@@ -307,6 +307,18 @@ class Writer:
         )
         return [message_from(json.loads(row["payload"])) for row in rows]
 
+    def silent(self, platform: str, place: str, thread: str, *, start: str, end: str) -> bool:
+        """Whether nobody wrote in one conversation from `start` until before `end`."""
+        return not self.run(
+            "SELECT 1 FROM messages WHERE platform = :platform AND place = :place AND thread = :thread "
+            "AND at >= :start AND at < :end AND deleted = 0 LIMIT 1",
+            platform=platform,
+            place=place,
+            thread=thread,
+            start=start,
+            end=end,
+        )
+
     def message(self, platform: str, place: str, message_id: str) -> Message | None:
         """One current message, or None when it is unknown or deleted."""
         rows = self.run(

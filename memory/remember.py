@@ -23,15 +23,16 @@ from memory.codec import (
     time_of,
     time_text,
 )
-from memory.exchanges import WINDOW, pair
+from memory.exchanges import NEAR, WINDOW, pair
 from memory.journal import Journal, Writer
 from memory.messages import Answer, Event, Exchange, Kind, Message, Passage, Person, Place, Source
+from memory.provenance import may_answer
 
 # A conversation is paired day by day, each day read with a fixed margin: so what is paired cannot depend on which
 # message came first. Against pairing everything at once, on random chats of 200 to 400 messages: in dense ones 1 of 206
 # exchanges differs (7 with half the margin before), in sparse ones those whose replies reach back more than a day.
 DAY = 2 * WINDOW
-BEFORE, AFTER = 2 * WINDOW, WINDOW
+BEFORE, AFTER = 2 * WINDOW, NEAR
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -76,8 +77,9 @@ def remember(journal: Journal, events: Iterable[Event], *, creator: frozenset[st
                 counts["duplicates"] += 1
                 continue
             counts["appended"] += 1
-            counts["exchanges"] += event.kind is Kind.EXCHANGE
-            counts["passages"] += event.kind is Kind.PASSAGE
+            learned = may_answer(event.source)
+            counts["exchanges"] += learned and event.kind is Kind.EXCHANGE
+            counts["passages"] += learned and event.kind is Kind.PASSAGE
             derive(writer, event, touched)
         counts["exchanges"] += sum(pair_again(writer, *each, creator=creator) for each in touched.items())
     return Receipt(**counts)
@@ -95,6 +97,9 @@ def derive(writer: Writer, event: Event, touched: Touched) -> None:
         case Kind.DELETION:
             touch(writer, event, touched)
             writer.delete_message(event.platform, event.place, event.message_id, at=event.at)
+        # What the policy keeps from answering, such as the twin's own words, is recorded and never becomes memory.
+        case Kind.EXCHANGE | Kind.PASSAGE if not may_answer(event.source):
+            pass
         case Kind.EXCHANGE:
             exchange = exchange_from(payload["exchange"])
             writer.put_exchange(exchange)
@@ -140,6 +145,8 @@ def pair_again(writer: Writer, where: Conversation, moments: Sequence[datetime],
 def paired(writer: Writer, where: Conversation, start: datetime, *, creator: frozenset[str]) -> dict[str, Exchange]:
     """The exchanges of one day by id, with what was replied to fetched from wherever it is, and their sources."""
     end = start + DAY
+    if writer.silent(where.platform, where.place, where.thread, start=time_text(start), end=time_text(end)):
+        return {}
     messages = writer.messages_between(
         where.platform, where.place, where.thread, start=time_text(start - BEFORE), end=time_text(end + AFTER)
     )
@@ -155,7 +162,9 @@ def paired(writer: Writer, where: Conversation, start: datetime, *, creator: fro
             exchange, source=sources[exchange.answer_ids[0]], question_source=sources[exchange.question_ids[0]]
         )
         for exchange in pair(everything, creator=creator)
-        if start <= exchange.at < end and exchange.place.key == where.key
+        if start <= exchange.at < end
+        and exchange.place.key == where.key
+        and may_answer(sources[exchange.answer_ids[0]])
     }
 
 

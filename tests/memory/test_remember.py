@@ -271,6 +271,21 @@ def test_the_inbox_merges_the_same_question_and_closes_with_its_answer(journal: 
     assert journal.inbox(state="answered")[0].exchange_id == next(journal.exchanges()).id
 
 
+def test_what_the_twin_said_is_recorded_and_never_becomes_memory(journal: Journal) -> None:
+    """However it comes in: as a pair, as a document, or as a message under the creator's account."""
+    own = [
+        exchange_event(replace(taught("q?", "made up"), source=Source.TWIN)),
+        passage_event(replace(piece("d", 0, "made up"), source=Source.TWIN)),
+        message(ASKED),
+        message(ANSWERED, Source.TWIN),
+    ]
+
+    receipt = remember(journal, own, creator=CREATOR)
+
+    assert (receipt.appended, receipt.exchanges, receipt.passages) == (4, 0, 0)
+    assert (known(journal), list(journal.passages()), journal.outbox(9)) == ([], [], [])
+
+
 def test_a_dismissed_question_leaves_and_may_come_back(journal: Journal) -> None:
     remember(journal, [question_event(said("1", BOB, "How warm?"), Source.OWN_DIRECT)], creator=CREATOR)
     (item,) = journal.inbox()
