@@ -71,7 +71,7 @@ def watch(
 def settle(runs: Runs, run: Run, status: int, *, stopping: threading.Event, clock: Callable[[], datetime]) -> Run:
     """Write down how a run was left by a process that is gone."""
     left = runs.get(run.id)
-    if not left.active or left.token != run.token:
+    if left.state != "running" or left.token != run.token:
         return left
     if left.cancel_requested:
         return runs.finish(run, "cancelled", now=clock())

@@ -21,7 +21,8 @@ def register(app: Celery, runs: Runs, *, home: Path, log: Path, stopping: thread
     @app.task(name="trainer.run")
     def run(run_id: str) -> None:
         left = supervise(runs, run_id, home=home, log=log, stopping=stopping, clock=now)
-        if left is not None and left.state == "queued" and not stopping.is_set():
+        # A second try at once, the third when reconcile rings: by then what was down may be back.
+        if left is not None and left.state == "queued" and left.attempt == 1 and not stopping.is_set():
             ring(app, run_id)
 
     @app.task(name="trainer.reconcile")

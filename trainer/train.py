@@ -11,7 +11,7 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
-from infra.errors import Refused, UnderstudyError
+from infra.errors import Refused, ServiceTrouble, UnderstudyError
 from infra.processes import die_with_parent
 from infra.runs import Run, Runs, Superseded
 from infra.settings import load_settings, offline_unless_hub
@@ -56,7 +56,11 @@ def conclude(runs: Runs, run: Run, work: Work) -> int:
         runs.finish(run, "refused", now=datetime.now(UTC), error=str(refusal))
     except UnderstudyError as error:
         sys.stderr.write(f"{error}\n")
-        runs.finish(run, "failed", now=datetime.now(UTC), error=str(error))
+        if isinstance(error, ServiceTrouble) and not error.permanent:
+            # The twin may be starting again, the disk may have room tomorrow: what is finished waits for the next try.
+            runs.release(run, error=str(error), now=datetime.now(UTC))
+        else:
+            runs.finish(run, "failed", now=datetime.now(UTC), error=str(error))
         return 1
     return 0
 
