@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
+import sqlalchemy as sa
 
 from infra.adapters import AdapterStore
-from infra.database import connect
+from infra.database import connect, writing
 from infra.runs import Run, Runs
 from infra.settings import child_environment
+from tests.drills.dying_training import MANIFESTS, POINTS
 from tests.infra.running import understudy
 
 ROWS = 60
@@ -25,7 +28,7 @@ def community(home: Path) -> None:
     """A creator with a voice and enough answers to learn from, and a training of a few steps."""
     understudy(home, "init", "--yes", "--creator", "Ada")
     settings = home / "understudy.toml"
-    training = "[training]\nleast_rows = 20\nepochs = 1\ntokens = 1200\nvalidation_share = 0.2\nmax_length = 192\n"
+    training = "[training]\nleast_rows = 20\nepochs = 1\nheldout = 10\ntokens = 1200\nvalidation_share = 0.2\nmax_length = 192\n"
     settings.write_text(settings.read_text(encoding="utf-8") + training, encoding="utf-8")
     things = [
         "oven",
@@ -117,3 +120,56 @@ def test_a_run_survives_the_death_of_everything_that_works_on_it(tmp_path: Path)
         up.send_signal(signal.SIGINT)
         up.wait(30)
         log.close()
+
+
+def manifests(folder: Path) -> dict[str, int]:
+    """When each finished stage of a run was finished, in nanoseconds."""
+    found = {stage: folder / stage / "manifest.json" for stage in MANIFESTS}
+    return {stage: path.stat().st_mtime_ns for stage, path in found.items() if path.exists()}
+
+
+@pytest.mark.timeout(1200)  # every stage once, and the start of a training process for each of the 15 deaths
+def test_a_run_survives_the_death_of_its_worker_in_every_stage(tmp_path: Path) -> None:
+    """Kill -9 at each stage's beginning and right before its end: nothing is done twice, one adapter is published."""
+    community(tmp_path)
+    engine = connect(f"sqlite:///{tmp_path / 'data' / 'journal.db'}")
+    runs, store = Runs(engine), AdapterStore(tmp_path / "data" / "adapters")
+    run, _ = runs.create("retrain", "drill", options={}, now=datetime.now(UTC))
+    folder = tmp_path / "data" / "runs" / run.id
+    done: dict[str, int] = {}
+
+    *deadly, never = POINTS
+    for deaths, point in enumerate(deadly):
+        # That the third failure ends a run is shown elsewhere; here it has to live through more.
+        with writing(engine) as connection:
+            connection.execute(sa.text("UPDATE runs SET attempt = 0"))
+        assert work(tmp_path, run.id, hours=deaths, point=point) == -signal.SIGKILL, (point, log_of(tmp_path))
+        assert runs.get(run.id).state == "running"
+        now = manifests(folder)
+        assert done.items() <= now.items(), f"{point}: a finished stage was done again"
+        done = now
+        assert len(store.versions()) == (point in {"swap begins", "swap ends", "finished"}), point
+
+    with writing(engine) as connection:
+        connection.execute(sa.text("UPDATE runs SET attempt = 0"))
+    assert work(tmp_path, run.id, hours=len(deadly), point=never) == 0, log_of(tmp_path)
+    ended = runs.get(run.id)
+    assert ended.state == "succeeded", ended
+    assert manifests(folder) == done
+    assert store.versions() == [store.current()]
+
+
+def work(home: Path, run_id: str, *, hours: int, point: str) -> int:
+    """The exit status of a worker that takes the run up; its training is gone when this returns."""
+    command = [sys.executable, "-m", "tests.drills.mortal_worker", str(home), run_id, str(hours), point]
+    worker = subprocess.Popen(command, env=child_environment())
+    trainings = [process(worker.pid, "--run")]
+    status = worker.wait(600)
+    gone, alive = psutil.wait_procs(trainings, timeout=5)
+    assert gone
+    assert not alive, "the training outlived its worker"
+    return status
+
+
+def log_of(home: Path) -> str:
+    return (home / "training.log").read_text(encoding="utf-8")[-2000:]

@@ -1,0 +1,81 @@
+"""A training whose worker is killed at a chosen point: `python -m tests.drills.dying_training POINT --run ...`.
+
+The training kills the process that supervises it, with -9, and then hangs where it is: the kernel has to end it with
+its parent. POINT is "STAGE begins" for any stage, "STAGE ends" right before the stage's manifest or effect would be
+there, "finished" right before the run's end is written down, or "never". The gate always says yes here: what is drilled
+is dying, and the stages behind the gate are part of it.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import trainer.cycle
+import trainer.dataset
+import trainer.evals
+import trainer.lora
+import trainer.swap
+from infra.adapters import AdapterStore
+from infra.runs import Run, Runs
+from trainer.gate import Verdict
+from trainer.train import main
+
+MANIFESTS = ("harvest", "dataset", "lora", "gguf", "evals")
+POINTS = (
+    *(f"{stage} {edge}" for stage in MANIFESTS for edge in ("begins", "ends")),
+    "gate begins",
+    "publish begins",
+    "publish ends",
+    "swap begins",
+    "swap ends",
+    "finished",
+    "never",
+)
+
+
+def kill_the_worker() -> None:
+    """Kill the parent and wait for the same."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def before(owner: Any, name: str, *, applies: Callable[..., bool]) -> None:
+    """Let `owner.name` kill the worker instead of doing its work, when `applies` to its arguments."""
+    original = getattr(owner, name)
+
+    def deadly(*arguments: Any, **named: Any) -> Any:
+        if applies(*arguments, **named):
+            kill_the_worker()
+        return original(*arguments, **named)
+
+    setattr(owner, name, deadly)
+
+
+def arm(point: str) -> None:
+    """Put the trap where `point` says."""
+    stage, _, edge = point.partition(" ")
+    if edge == "begins":
+        before(Runs, "report", applies=lambda runs, run, now, **_: now == stage)
+    elif stage in MANIFESTS:
+        for module in (trainer.cycle, trainer.dataset, trainer.lora, trainer.evals):
+            if hasattr(module, "finish_folder"):
+                before(module, "finish_folder", applies=lambda folder, manifest: Path(folder).name == stage)
+    elif stage == "publish":
+        before(AdapterStore, "publish", applies=lambda *_: True)
+    elif stage == "swap":
+        before(trainer.swap, "promote", applies=lambda *_: True)
+    else:
+        before(Runs, "finish", applies=lambda runs, run, *_, **__: isinstance(run, Run))
+
+
+if __name__ == "__main__":
+    at = sys.argv.pop(1)
+    assert at in POINTS, at
+    trainer.cycle.gate.decide = lambda card: Verdict(passed=True, reasons=())
+    if at != "never":
+        arm(at)
+    sys.exit(main())
