@@ -142,7 +142,7 @@ def routes(voices: Voices) -> APIRouter:
         pieces = voice.stream(turns, asked.sampling())
         # The first piece decides between an answer and an error status, so it is waited for before the status goes out.
         first = await anext_while_connected(pieces, request)
-        answer = Streamed(engine.voice, asked.stream_options.include_usage)
+        answer = Streamed(first.voice, asked.stream_options.include_usage)
         if asked.stream:
             return StreamingResponse(answer.events(first, pieces), media_type="text/event-stream")
         return JSONResponse(await answer.whole(first, pieces, request))

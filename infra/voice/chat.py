@@ -47,10 +47,14 @@ class Finish:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of an answer: whole characters, never half of one. The last piece carries `finish`."""
+    """A piece of an answer: whole characters, never half of one. The last piece carries `finish`.
+
+    `voice` is who speaks; empty where the server behind it does not say.
+    """
 
     text: str
     finish: Finish | None = None
+    voice: str = ""
 
 
 class Voice(Protocol):

@@ -12,13 +12,15 @@ Only the engine's thread touches a context that serves; a context being prepared
 """
 
 import codecs
+import os
 import queue
 import random
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -256,15 +258,11 @@ class Engine:
             loaded = self._call(lambda: Adapter(self._model, adapter)) if adapter is not None else None
             try:
                 self._check_base(loaded, adapter)
-                speaker = self._speaker(version, loaded)
+                with ThreadPoolExecutor(1, initializer=give_way) as background:
+                    speaker = background.submit(self._probed, version, loaded).result()
             except UnderstudyError:
                 if loaded is not None:
                     self._call(loaded.free)
-                raise
-            try:
-                probe(speaker.context)
-            except UnderstudyError:
-                self._call(speaker.free)
                 raise
             self._call(lambda: self._point(speaker))
             return time.perf_counter() - began
@@ -286,6 +284,16 @@ class Engine:
                 f"{self.base_sha256[:12]!r}: retrain it.",
                 permanent=True,
             )
+
+    def _probed(self, version: str | None, adapter: Adapter | None) -> Speaker:
+        """A new voice that has said a few words to itself. Raises ServiceTrouble, and leaves only the adapter."""
+        speaker = self._speaker(version, adapter)
+        try:
+            probe(speaker.context)
+        except UnderstudyError:
+            speaker.context.free()
+            raise
+        return speaker
 
     def _speaker(self, version: str | None, adapter: Adapter | None) -> Speaker:
         """A context of its own for one voice."""
@@ -393,7 +401,7 @@ class Engine:
         elif len(stream.said) >= stream.sampling.max_tokens:
             self._end(speaker, stream, "length", shown + stream.text.rest())
         elif shown:
-            stream.emit(Piece(shown))
+            stream.emit(Piece(shown, voice=speaker.name))
 
     def _end(self, speaker: Speaker, stream: Stream, reason: FinishReason, shown: str) -> None:
         now = time.perf_counter()
@@ -408,7 +416,7 @@ class Engine:
             total_ms=round((now - stream.accepted) * 1000, 2),
         )
         speaker.end(stream)
-        stream.emit(Piece(shown, finish))
+        stream.emit(Piece(shown, finish, speaker.name))
 
     def _shut_down(self) -> None:
         gone = ServiceTrouble("The voice is shutting down.")
@@ -450,6 +458,12 @@ def plan(running: Sequence[Stream]) -> tuple[list[tuple[int, int, int, bool]], l
         room -= upto - stream.computed
         stream.computed = upto
     return rows, asked
+
+
+def give_way() -> None:
+    """Let this thread, and those that it starts, run only when the threads that speak have nothing to do."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
