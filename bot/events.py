@@ -26,8 +26,9 @@ class EventReply:
     async def preview(self, piece: str) -> None:
         self.events.put_nowait({"piece": piece})
 
-    async def deliver(self, answer: Answer) -> None:
+    async def deliver(self, answer: Answer) -> tuple[str, ...]:
         self.events.put_nowait({"answer": answer_document(answer)})
+        return ()
 
 
 async def answer_events(twin: Twin, message: Message) -> AsyncGenerator[Event, None]:

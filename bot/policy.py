@@ -10,6 +10,8 @@ from memory.messages import Message
 MOST_CHARACTERS = 4000
 # Ten questions a minute is more than a person types and less than a loop of two bots sends.
 MOST_A_MINUTE = 10
+# Two cores answer about this many in one channel; more is a raid, and the channel is told once.
+MOST_A_MINUTE_HERE = 40
 
 GREETING = re.compile(
     r"(hi|hello|hey|good (morning|evening|day)|你好|您好|哈喽|嗨|早上好|晚上好)[\s!.,~。！～]*", re.IGNORECASE
@@ -28,8 +30,12 @@ class Decision:
     reason: str
 
 
-def decide(message: Message, *, silenced: bool, asked_last_minute: int) -> Decision:
-    """What to do with `message`. `asked_last_minute` counts this person's earlier messages of the last 60 seconds."""
+def decide(message: Message, *, silenced: bool, asked_last_minute: int, place_last_minute: int = 0) -> Decision:
+    """What to do with `message`.
+
+    `asked_last_minute` counts this person's earlier messages of the last 60 seconds, `place_last_minute` everybody's in
+    this place.
+    """
     text = message.text.strip()
     if message.person.role in {"twin", "bot"}:
         return Decision("ignore", "another bot, or the twin itself, wrote this")
@@ -41,6 +47,10 @@ def decide(message: Message, *, silenced: bool, asked_last_minute: int) -> Decis
         return Decision("ignore", "this person was told to slow down and has not")
     if asked_last_minute == MOST_A_MINUTE:
         return Decision("say", "too_fast")
+    if place_last_minute > MOST_A_MINUTE_HERE:
+        return Decision("ignore", "this place was told to slow down and has not")
+    if place_last_minute == MOST_A_MINUTE_HERE:
+        return Decision("say", "too_many_here")
     if len(text) > MOST_CHARACTERS:
         return Decision("say", "too_long")
     if GREETING.fullmatch(text):

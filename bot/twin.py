@@ -18,7 +18,7 @@ from bot.wording import language_of, say
 from infra.errors import ServiceTrouble, UserMistake
 from infra.voice.chat import Finish, Sampling, Turn, Voice
 from memory.journal import Journal
-from memory.messages import Answer, Event, Message, Source, name_uuid
+from memory.messages import Answer, Event, Message, Person, Place, Source, name_uuid
 from memory.persona import PersonaCard
 from memory.prompt import prompt_sha256, render
 from memory.recall import Recall, Recollection
@@ -27,6 +27,8 @@ from memory.vectors import Scope
 
 # A follow-up rarely reaches further back than this, and every turn costs prompt tokens on a small machine.
 HISTORY_EXCHANGES = 2
+# A voice that says nothing for this long has stalled: what there is of the answer is sent as it is.
+STALL_S = 45.0
 
 
 @dataclass(frozen=True)
@@ -57,19 +59,39 @@ class Twin:
         self._journal, self._recall, self._voice = journal, recall, voice
         self._manner, self._creator, self._silenced, self._clock = manner, creator, silenced, clock
         self._asked: dict[str, deque[float]] = {}
+        self._answering: set[str] = set()
 
-    async def answer(self, message: Message, reply: Reply, *, source: Source) -> Answer:
-        """Decide, journal, recall, render, speak, deliver, journal: the whole path, in this order.
+    async def answer(
+        self, message: Message, reply: Reply, *, source: Source, language: str = "", offers: bool = False
+    ) -> Answer:
+        """Answer a message once, however often a platform hands it over, and also when two do so at the same time.
 
-        Returns what was delivered; an "ignore" of the policy delivers nothing. Raises ServiceTrouble only when the
-        journal or the platform fails: a voice that fails becomes a reply that says so.
+        `language` is the member's, where the platform knows it. A platform that `offers` lets the member decide whether
+        a question goes to the creator's inbox; otherwise it goes there by itself. Returns what was delivered; what the
+        policy ignores, and what was answered before, delivers nothing. Raises ServiceTrouble only when the journal or
+        the platform fails: a memory or voice that fails becomes a reply that says so.
         """
+        identity = blank(message, "declined", "").id
+        if identity in self._answering or (await asyncio.to_thread(self._journal.answer, identity)) is not None:
+            return blank(message, outcome="declined", reason="this message is answered already")
+        self._answering.add(identity)
+        try:
+            return await self._answer(message, reply, source=source, language=language, offers=offers)
+        finally:
+            self._answering.discard(identity)
+
+    async def _answer(self, message: Message, reply: Reply, *, source: Source, language: str, offers: bool) -> Answer:
+        """Decide, journal, recall, render, speak, deliver, journal: the whole path, in this order."""
         started = time.perf_counter()
-        language = language_of(message.text, self._manner.persona.language)
-        history = await asyncio.to_thread(self._history, message)
+        language = language or language_of(message.text, self._manner.persona.language)
 
         # 1 decide
-        decision = decide(message, silenced=self._silenced(), asked_last_minute=self._rate(message.person.key))
+        decision = decide(
+            message,
+            silenced=self._silenced(),
+            asked_last_minute=self._rate(message.person.key),
+            place_last_minute=self._rate(message.place.key),
+        )
         if decision.action == "ignore":
             return blank(message, outcome="declined", reason=decision.reason)
 
@@ -80,13 +102,18 @@ class Twin:
             return await self._finish(message, reply, replace(blank(message, "declined", decision.reason), text=text))
 
         # 3 recall; a short follow-up may only make sense beside the question before it
-        recollection = await asyncio.to_thread(self._recollect, message, history)
+        history = await asyncio.to_thread(self._history, message)
+        try:
+            recollection = await asyncio.to_thread(self._recollect, message, history)
+        except ServiceTrouble as trouble:
+            return await self._fail(message, reply, source=source, language=language, reason=str(trouble))
         timings = {"recall": since(started)}
         found = replace(blank(message, "answered", "a note fits the question"), notes=recollection.notes)
         if recollection.confidence < self._manner.threshold:
-            await self._remember(question_event(message, source))
+            if not offers:
+                await self._remember(question_event(message, source))
             reason = f"no note fits well enough ({recollection.confidence:.2f} < {self._manner.threshold:.2f})"
-            text = say("abstained", language, **self._facts(message))
+            text = say("abstained_offer" if offers else "abstained", language, **self._facts(message))
             missed = replace(found, outcome="abstained", reason=reason, notes=(), text=text, timings_ms=timings)
             return await self._finish(message, reply, missed)
 
@@ -102,60 +129,120 @@ class Twin:
 
         # 5 speak
         try:
-            text, finish = await self._speak(turns, reply)
-            timings |= {"queue": finish.queue_ms, "first_token": finish.first_token_ms, "total": since(started)}
-            spoken = replace(found, text=text, voice=finish.voice, timings_ms=timings)
+            spoken = await self._speak(turns, reply, found)
         except (ServiceTrouble, UserMistake) as error:
-            await self._remember(question_event(message, source))
-            text = say("failed", language)
-            spoken = replace(found, text=text, outcome="failed", reason=str(error), notes=(), timings_ms=timings)
+            return await self._fail(message, reply, source=source, language=language, reason=str(error))
 
         # 6 deliver and 7 journal
-        return await self._finish(message, reply, spoken)
+        timings |= {**spoken.timings_ms, "total": since(started)}
+        return await self._finish(message, reply, replace(spoken, timings_ms=timings))
 
-    async def _speak(self, turns: Sequence[Turn], reply: Reply) -> tuple[str, Finish]:
-        """Stream the voice to the reply. Raises ServiceTrouble when it breaks off or says nothing."""
+    async def _speak(self, turns: Sequence[Turn], reply: Reply, found: Answer) -> Answer:
+        """`found` with what the voice says, streamed to the reply. Raises ServiceTrouble when it says nothing.
+
+        A voice that breaks off or stalls after its first words leaves what there is: half an answer with its sources
+        helps more than an apology.
+        """
         said: list[str] = []
         finish: Finish | None = None
-        async for piece in self._voice.stream(turns, self._manner.sampling):
-            said.append(piece.text)
-            finish = piece.finish or finish
-            if piece.text:
-                await reply.preview(piece.text)
+        reason = found.reason
+        pieces = self._voice.stream(turns, self._manner.sampling)
+        try:
+            while (piece := await asyncio.wait_for(anext(pieces, None), STALL_S)) is not None:
+                said.append(piece.text)
+                finish = piece.finish or finish
+                if piece.text:
+                    await reply.preview(piece.text)
+        except (ServiceTrouble, TimeoutError) as error:
+            reason = f"the voice broke off: {error or 'it stalled'}"
+            if not "".join(said).strip():
+                raise ServiceTrouble(reason) from error
+        finally:
+            await pieces.aclose()
         text = "".join(said).strip()
-        if finish is None or not text:
+        if not text:
             raise ServiceTrouble("The voice ended without an answer.")
-        return text, finish
+        if finish is None:
+            return replace(found, text=f"{text}…", reason=reason)
+        timings = {"queue": finish.queue_ms, "first_token": finish.first_token_ms}
+        return replace(found, text=text, voice=finish.voice, timings_ms=timings)
+
+    async def _fail(self, message: Message, reply: Reply, *, source: Source, language: str, reason: str) -> Answer:
+        """Say that something is broken; the question waits in the inbox."""
+        await self._remember(question_event(message, source))
+        failed = replace(blank(message, "failed", reason), text=say("failed", language))
+        return await self._finish(message, reply, failed)
 
     async def _finish(self, message: Message, reply: Reply, answer: Answer) -> Answer:
         """Journal what is about to be shown, then show it: a crash between the two repeats nothing to the member."""
         await self._remember(answer_event(answer, message, at=self._clock()))
-        await reply.deliver(answer)
+        await self.show(message, reply, answer)
         return answer
+
+    async def show(self, message: Message, reply: Reply, answer: Answer) -> None:
+        """Deliver an answer that is journalled, and journal the messages that show it: replies to them continue it."""
+        shown = await reply.deliver(answer)
+        twin = Person(message.place.platform, "twin", role="twin")
+        parts = [
+            Message(identity, twin, message.place, self._clock(), answer.text, reply_to=message.id)
+            for identity in shown
+        ]
+        await self._remember(*(message_event(part, Source.TWIN) for part in parts))
+
+    async def draft(self, question: str, place: Place) -> tuple[str, str]:
+        """What the twin would say to a question that it should not answer alone, and the voice that would.
+
+        For the creator's eyes: nothing is journalled. Empty when memory or voice cannot be reached.
+        """
+        try:
+            notes = (await asyncio.to_thread(self.recollect, question, place)).notes
+            turns = render(
+                self._manner.persona,
+                notes=notes,
+                history=(),
+                question=question,
+                budget_tokens=self._manner.budget_tokens,
+            )
+            pieces = [piece async for piece in self._voice.stream(turns, self._manner.sampling)]
+        except (ServiceTrouble, UserMistake):
+            return "", ""
+        return "".join(piece.text for piece in pieces).strip(), pieces[-1].finish.voice if pieces[-1].finish else ""
 
     async def _remember(self, *events: Event) -> None:
         await asyncio.to_thread(remember, self._journal, events, creator=self._creator)
 
+    def recollect(self, words: str, place: Place) -> Recollection:
+        """What memory has on some words, as far as `place` may see it."""
+        return self._recall.recall(words, scope=Scope(place.community), limit=self._manner.notes)
+
     def _recollect(self, message: Message, history: Sequence[Turn]) -> Recollection:
         """Notes for the message; when it finds none, for it and the question before it together."""
-        scope = Scope(message.place.community)
-        first = self._recall.recall(message.text, scope=scope, limit=self._manner.notes)
+        first = self.recollect(message.text, message.place)
         earlier = [turn.content for turn in history if turn.role == "user"]
         if first.confidence >= self._manner.threshold or not earlier:
             return first
-        both = self._recall.recall(f"{earlier[-1]}\n{message.text}", scope=scope, limit=self._manner.notes)
+        both = self.recollect(f"{earlier[-1]}\n{message.text}", message.place)
         return max(first, both, key=lambda found: found.confidence)
 
     def _history(self, message: Message) -> list[Turn]:
-        """What was said in this conversation before `message`, oldest first; only what the twin answered."""
+        """What was said in this conversation before `message`, oldest first.
+
+        The chain of replies where there is one. Else a thread or a private chat is one conversation; in a busy channel
+        what others asked before is none of this member's.
+        """
+        if message.reply_to:
+            chain = self._journal.chain(message.place, message.reply_to, 2 * HISTORY_EXCHANGES)
+            return [spoken_turn(each, named=message.place.visibility != "private") for each in chain]
+        if message.place.visibility != "private" and not message.place.thread:
+            return []
         past = self._journal.conversation(message.place, HISTORY_EXCHANGES)
         answered = [(question, answer.text) for question, answer in past if answer.outcome == "answered"]
         return [turn for asked, said in answered for turn in (Turn("user", asked), Turn("assistant", said))]
 
-    def _rate(self, person: str) -> int:
-        """How often `person` asked in the last minute, counting this time from the next call on."""
+    def _rate(self, key: str) -> int:
+        """How often this person asked, or was asked in this place, in the last minute; counts this time too."""
         now = time.monotonic()
-        times = self._asked.setdefault(person, deque(maxlen=64))
+        times = self._asked.setdefault(key, deque(maxlen=64))
         while times and now - times[0] > 60:
             times.popleft()
         times.append(now)
@@ -171,10 +258,17 @@ class Twin:
         }
 
 
-def blank(message: Message, outcome: Literal["answered", "declined"], reason: str) -> Answer:
+def blank(message: Message, outcome: Literal["answered", "declined", "failed"], reason: str) -> Answer:
     """An answer to `message` that says nothing yet."""
     identity = name_uuid("answer", message.place.key, message.id, str(message.revision))
     return Answer(identity, message.id, "", outcome, reason, (), voice="", prompt_sha256="", timings_ms={})
+
+
+def spoken_turn(message: Message, *, named: bool) -> Turn:
+    """An earlier message as the model reads it; where several people talk, each line says who spoke."""
+    if message.person.role == "twin":
+        return Turn("assistant", message.text)
+    return Turn("user", f"{message.person.name}: {message.text}" if named and message.person.name else message.text)
 
 
 def since(started: float) -> float:

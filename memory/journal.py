@@ -27,7 +27,18 @@ from memory.codec import (
     time_of,
     time_text,
 )
-from memory.messages import Answer, Event, Exchange, Kind, Message, Passage, Person, Place, Source
+from memory.messages import (
+    Answer,
+    Event,
+    Exchange,
+    Kind,
+    Message,
+    Passage,
+    Person,
+    Place,
+    Source,
+    name_uuid,
+)
 from memory.migrations import MIGRATIONS
 
 Derived = Literal["exchange", "passage"]
@@ -129,12 +140,73 @@ class Journal:
         found = [json.loads(row["payload"]) for row in reversed(rows)]
         return [(each["question"], answer_from(each["answer"])) for each in found]
 
+    def chain(self, place: Place, message_id: str, limit: int) -> list[Message]:
+        """Up to `limit` messages of a chain of replies that ends with `message_id`, oldest first."""
+        found: list[Message] = []
+        wanted: str | None = message_id
+        while wanted and len(found) < limit and (message := self.message(place, wanted)):
+            found.append(message)
+            wanted = message.reply_to if message.reply_to not in {each.id for each in found} else None
+        return found[::-1]
+
+    def message(self, place: Place, message_id: str) -> Message | None:
+        """One current message of a place, whichever thread it stands in; None when it is unknown or deleted."""
+        found = self.said(place, message_id)
+        return found[0] if found else None
+
+    def said(self, place: Place, message_id: str) -> tuple[Message, Source] | None:
+        """The same with where it came from."""
+        rows = self._rows(
+            "SELECT payload, source FROM messages WHERE platform = :platform AND place = :place AND message_id = :id "
+            "AND deleted = 0",
+            platform=place.platform,
+            place=place.id,
+            id=message_id,
+        )
+        return (message_from(json.loads(rows[0]["payload"])), Source(rows[0]["source"])) if rows else None
+
     def answer(self, answer_id: str) -> Answer | None:
         """An answer of the twin, or None."""
         rows = self._rows(
             "SELECT payload FROM events WHERE kind = :kind AND message_id = :id", kind=str(Kind.ANSWER), id=answer_id
         )
         return answer_from(json.loads(rows[0]["payload"])["answer"]) if rows else None
+
+    def asked(self, answer_id: str) -> tuple[Message, Source] | None:
+        """The message that an answer answers, and where it came from; None when either is gone."""
+        rows = self._rows(
+            "SELECT payload FROM events WHERE kind = :kind AND message_id = :id", kind=str(Kind.ANSWER), id=answer_id
+        )
+        if not rows:
+            return None
+        found = json.loads(rows[0]["payload"])
+        return self.said(place_from(found["place"]), found["answer"]["question_id"])
+
+    def answer_shown_as(self, place: Place, message_id: str) -> Answer | None:
+        """The answer that a message of the twin's shows."""
+        shown = self.message(place, message_id)
+        if shown is None or shown.person.role != "twin" or shown.reply_to is None:
+            return None
+        return self.answer(name_uuid("answer", shown.place.key, shown.reply_to, "0"))
+
+    def unshown(self, platform: str, *, since: datetime) -> list[tuple[Message, Answer]]:
+        """Answers since `since` that no message of the twin's shows: it died between writing down and sending."""
+        named = {"platform": platform, "since": time_text(since)}
+        rows = self._rows(
+            "SELECT payload FROM events WHERE kind = 'answer' AND platform = :platform AND at >= :since ORDER BY seq",
+            **named,
+        )
+        replies = self._rows(
+            "SELECT place, reply_to FROM messages WHERE platform = :platform AND source = 'twin' AND at >= :since",
+            **named,
+        )
+        shown = {(row["place"], row["reply_to"]) for row in replies}
+        found = [json.loads(row["payload"]) for row in rows]
+        left = [each for each in found if (each["place"]["id"], each["answer"]["question_id"]) not in shown]
+        asked = [
+            (self.message(place_from(e["place"]), e["answer"]["question_id"]), answer_from(e["answer"])) for e in left
+        ]
+        return [(message, answer) for message, answer in asked if message is not None]
 
     def votes(self, answer_id: str) -> dict[str, str]:
         """The last vote of each person on an answer, by person key."""

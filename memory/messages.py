@@ -48,6 +48,13 @@ class Kind(StrEnum):
     QUESTION = "question"
     ANSWER = "answer"
     DISMISSAL = "dismissal"
+    DRAFT = "draft"
+    PREFERENCE = "preference"
+    CHOICE = "choice"
+    LISTENING = "listening"
+    CARD = "card"
+    NOTICE = "notice"
+    REPORT = "report"
 
 
 @dataclass(frozen=True)

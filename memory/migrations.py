@@ -69,4 +69,29 @@ def m002_long_questions_and_late_pieces(connection: Connection) -> None:
         connection.execute(sa.text(statement))
 
 
-MIGRATIONS: list[Migration] = [m001_initial, m002_long_questions_and_late_pieces]
+def m004_members_and_places(connection: Connection) -> None:
+    """What members chose, where the twin listens, what the creator was shown, whom to tell."""
+    for statement in M004.split(";"):
+        connection.execute(sa.text(statement))
+
+
+M004 = """
+CREATE TABLE choices (
+    person TEXT NOT NULL, name TEXT NOT NULL, value INTEGER NOT NULL, at TEXT NOT NULL, PRIMARY KEY (person, name)
+);
+CREATE TABLE places (
+    place TEXT PRIMARY KEY, platform TEXT NOT NULL, space TEXT NOT NULL, listening INTEGER NOT NULL, at TEXT NOT NULL,
+    payload TEXT NOT NULL
+);
+CREATE TABLE cards (
+    platform TEXT NOT NULL, number INTEGER NOT NULL, place TEXT NOT NULL, message_id TEXT NOT NULL,
+    shown TEXT NOT NULL, PRIMARY KEY (platform, number)
+);
+CREATE TABLE notices (
+    question_id TEXT PRIMARY KEY, platform TEXT NOT NULL, answer TEXT NOT NULL, at TEXT NOT NULL, told INTEGER NOT NULL
+);
+CREATE INDEX notices_by_platform ON notices (platform, told, at);
+CREATE INDEX events_by_message ON events (kind, message_id)
+"""
+
+MIGRATIONS: list[Migration] = [m001_initial, m002_long_questions_and_late_pieces, m004_members_and_places]

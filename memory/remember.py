@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from memory import members
 from memory.codec import (
     cleaned,
     dumps,
@@ -25,6 +26,7 @@ from memory.codec import (
 )
 from memory.exchanges import NEAR, WINDOW, pair
 from memory.journal import Journal, Writer
+from memory.members import Choice
 from memory.messages import Answer, Event, Exchange, Kind, Message, Passage, Person, Place, Source
 from memory.provenance import may_answer
 
@@ -116,8 +118,9 @@ def derive(writer: Writer, event: Event, touched: Touched) -> None:
         case Kind.CONSENT:
             place = place_from(payload["place"])
             writer.put_consent(event.author.key, place.key, granted=int(payload["granted"]), at=event.at)
-        case Kind.ANSWER | Kind.VOTE | Kind.REACTION:
-            pass  # the record itself is all that these add
+        case _:
+            pass  # the record itself is all that the others add here
+    members.derive(writer, event)
 
 
 def touch(writer: Writer, event: Event, touched: Touched) -> None:
@@ -247,6 +250,56 @@ def consent_event(person: Person, place: Place, *, granted: Literal["yes", "no"]
     payload = {"place": encoded(place), "granted": granted == "yes"}
     identity = f"{person.key}:{time_text(at)}"
     return Event(place.platform, place.id, identity, Kind.CONSENT, 0, person, Source.OWN_DIRECT, at, payload)
+
+
+def draft_event(question_id: str, text: str, voice: str, *, platform: str, at: datetime) -> Event:
+    """What the twin would have answered to a question that waits, for the creator to use, edit or throw away."""
+    twin = Person(platform, "twin", role="twin")
+    payload = {"text": text, "voice": voice}
+    return Event(platform, question_id, time_text(at), Kind.DRAFT, 0, twin, Source.TWIN, at, payload)
+
+
+def preference_event(question_id: str, question: str, *, draft: str, edited: str, by: Person, at: datetime) -> Event:
+    """The creator's own answer beside the draft that they did not use."""
+    payload = {"question": question, "draft": draft, "edited": edited}
+    return Event(by.platform, "inbox", question_id, Kind.PREFERENCE, 0, by, Source.CREATOR_SURFACE, at, payload)
+
+
+def choice_event(person: Person, name: Choice, *, value: bool, at: datetime) -> Event:
+    """A member's choice about themselves, everywhere on their platform."""
+    payload = {"name": name, "value": value}
+    identity = f"{person.key}:{name}:{time_text(at)}"
+    return Event(person.platform, "choices", identity, Kind.CHOICE, 0, person, Source.OWN_DIRECT, at, payload)
+
+
+def listening_event(place: Place, by: Person, *, on: bool, space: str, at: datetime) -> Event:
+    """An admin's switch for one place; `space` is the server or group that it belongs to."""
+    payload = {"place": encoded(place), "on": on, "space": space}
+    return Event(
+        place.platform, place.id, f"listen:{time_text(at)}", Kind.LISTENING, 0, by, Source.OWN_DIRECT, at, payload
+    )
+
+
+def card_event(number: int, shown: str, *, place: Place, message_id: str, at: datetime) -> Event:
+    """Where a question of the inbox is shown to the creator; the last one counts."""
+    payload = {"number": number, "place": place.key, "message_id": message_id, "shown": shown}
+    twin = Person(place.platform, "twin", role="twin")
+    return Event(
+        place.platform, place.id, f"card:{number}:{time_text(at)}", Kind.CARD, 0, twin, Source.TWIN, at, payload
+    )
+
+
+def notice_event(identity: str, platform: str, *, at: datetime) -> Event:
+    """Somebody was told what they were to be told: the answer to their question, or a report."""
+    twin = Person(platform, "twin", role="twin")
+    return Event(platform, "notices", identity, Kind.NOTICE, 0, twin, Source.TWIN, at)
+
+
+def report_event(answer_id: str, person: Person, *, reason: str, at: datetime) -> Event:
+    """A member's word that an answer is wrong or harmful."""
+    payload = {"answer": answer_id, "reason": reason}
+    identity = f"{person.key}:{time_text(at)}"
+    return Event(person.platform, answer_id, identity, Kind.REPORT, 0, person, Source.OWN_DIRECT, at, payload)
 
 
 def dismissal_event(question_id: str, by: Person, *, at: datetime) -> Event:

@@ -1,0 +1,330 @@
+"""Every command, once: what members may ask of the twin and what admins may do with it.
+
+A command is an async function from a caller and its options to a screen. The platforms register `COMMANDS` under their
+own names for them; the right to use one is checked here, whatever a platform lets people see.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bot.community import Community
+from bot.screens import Button, Caller, Form, Screen
+from infra.errors import Refused, ServiceTrouble, UnderstudyError
+from memory.forget import Forgotten, forget_person, forget_place, known_of
+from memory.remember import choice_event, consent_event, listening_event
+
+Options = Mapping[str, str]
+Run = Callable[[Community, Caller, Options], Awaitable[Screen]]
+
+
+@dataclass(frozen=True)
+class Option:
+    """`help` is a key of the texts; `choices` are all values there are, or none where text is free."""
+
+    name: str
+    help: str
+    choices: tuple[str, ...] = ()
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Command:
+    """`help` is a key of the texts. "ask" goes to the twin itself and has no function here."""
+
+    name: str
+    help: str
+    audience: Literal["member", "admin"]
+    run: Run | None
+    options: tuple[Option, ...] = ()
+
+
+async def run_command(community: Community, name: str, caller: Caller, options: Options) -> Screen:
+    """What a command answers, or why this caller may not use it."""
+    command = BY_NAME[name]
+    if command.audience == "admin" and not community.is_admin(caller):
+        return community.screen("anonymous" if caller.anonymous else "for_admins", caller)
+    assert command.run is not None, f"{name!r} is the platform's to run"
+    try:
+        return await command.run(community, caller, options)
+    except ServiceTrouble:
+        return community.screen("service_down", caller)
+
+
+async def about(community: Community, caller: Caller, options: Options) -> Screen:
+    """Whose stand-in this is, what it runs on and what it learns from."""
+    counts = community.journal.counts()
+    voices = await community.operate(community.operations.voices)
+    permission = community.operations.permission()
+    key, facts = ("about_permission", permission) if permission else ("about_no_permission", ("", ""))
+    return community.screen(
+        "about",
+        caller,
+        about=community.persona.about,
+        voice=voices["voice"],
+        exchanges=counts["exchanges"],
+        passages=counts["passages"],
+        permission=community.say(key, caller, reference=facts[0], date=facts[1]),
+    )
+
+
+async def privacy(community: Community, caller: Caller, options: Options) -> Screen:
+    """What is kept, for how long, and how to get rid of it."""
+    return community.screen("privacy", caller, platform=community.say(f"privacy_{caller.place.platform}", caller))
+
+
+async def consent(community: Community, caller: Caller, options: Options) -> Screen:
+    """A member's word on what may be done with their words: here for training, everywhere for being remembered."""
+    choice = options.get("choice", "").strip().lower()
+    if choice not in {"yes", "no", "off"}:
+        return community.screen("consent_how", caller, now=now_chosen(community, caller))
+    granted: Literal["yes", "no"] = "yes" if choice == "yes" else "no"
+    now = community.clock()
+    await community.remember(
+        consent_event(caller.person, caller.place, granted=granted, at=now),
+        choice_event(caller.person, "remember", value=choice != "off", at=now),
+    )
+    return community.screen(f"consent_{choice}", caller)
+
+
+def now_chosen(community: Community, caller: Caller) -> str:
+    """The choice in force."""
+    if not community.members.chosen(caller.person.key, "remember"):
+        return "off"
+    return "yes" if community.journal.consent(caller.person.key, caller.place.key) else "no"
+
+
+async def mydata(community: Community, caller: Caller, options: Options) -> Screen:
+    """Everything kept about the caller, as a file."""
+    found = await community.operate(lambda: known_of(community.journal, caller.person.key))
+    if not found:
+        return community.screen("mydata_none", caller)
+    content = json.dumps(found, ensure_ascii=False, indent=1).encode()
+    return Screen(community.say("mydata", caller, count=len(found)), file=("mydata.json", content))
+
+
+async def forget(community: Community, caller: Caller, options: Options) -> Screen:
+    """Ask before everything about the caller is deleted."""
+    return sure(community, caller, "forget_sure", action="forget:me", yes="forget_yes")
+
+
+async def forget_me(community: Community, caller: Caller) -> Screen:
+    """Delete everything about the caller."""
+    done: Forgotten = await community.operate(
+        lambda: forget_person(
+            community.journal, caller.person.key, creator=community.creator | community.teachers, now=community.clock()
+        )
+    )
+    await community.operate(lambda: community.operations.forgotten(done.exchanges, reason="a member was forgotten"))
+    return forgotten_screen(community, caller, "forget_done", done)
+
+
+async def report(community: Community, caller: Caller, options: Options) -> Screen:
+    """Ask what is wrong with the answer that the command replies to."""
+    answer = community.journal.answer_shown_as(caller.place, caller.replied_to) if caller.replied_to else None
+    if answer is None:
+        return community.screen("report_how", caller)
+    return Screen(community.say("report_title", caller), (report_button(community, caller, answer.id),))
+
+
+def report_button(community: Community, caller: Caller, answer_id: str) -> Button:
+    """A button that asks for the reason of a report."""
+    action, title = f"report:{answer_id}", community.say("report_title", caller)
+    return Button(title, action, Form(action, title, community.say("report_field", caller)))
+
+
+async def retrain(community: Community, caller: Caller, options: Options) -> Screen:
+    """What a training would learn from, and whether to start it."""
+    try:
+        plan = await community.operate(community.operations.plan)
+    except Refused as refusal:
+        return community.screen("retrain_too_little", caller, reason=refusal.reason)
+    left_out = sorted(plan["excluded"].items(), key=lambda item: -item[1])
+    excluded = "\n".join(community.say("retrain_excluded", caller, reason=r, count=n) for r, n in left_out[:8])
+    numbers = {name: plan.get(name, 0) for name in ("rows", "train", "validation", "heldout")}
+    text = community.say("retrain_report", caller, **numbers, excluded=excluded)
+    return Screen(text, (Button(community.say("confirm", caller), "retrain:go"), cancel(community, caller)))
+
+
+async def retrain_now(community: Community, caller: Caller) -> Screen:
+    """Start a training, or show the one under way; the platform follows its progress."""
+    run_id, started = await community.operate(community.operations.retrain)
+    stage = "" if started else (await community.operate(lambda: community.operations.run(run_id)))["stage"]
+    key = "retrain_started" if started else "retrain_running"
+    return Screen(community.say(key, caller, run=run_id, stage=stage), run=run_id)
+
+
+def progress(community: Community, caller: Caller, run: Mapping[str, Any]) -> Screen:
+    """A run as it stands; at its end with figures, a picture of them and a way back."""
+    if run["state"] in {"queued", "running"}:
+        done, total = run["progress"].get("done", 0), run["progress"].get("total", 0)
+        share = f"{done}/{total} {run['progress'].get('text', '')}".strip() if total else ""
+        stage = run["stage"] or run["state"]
+        return community.screen("retrain_progress", caller, run=run["id"], stage=stage, done=share)
+    text = community.say(
+        "retrain_ended", caller, run=run["id"], state=run["state"], figures=figures(community, caller, run)
+    )
+    swapped = run["state"] == "succeeded" and "swap" in run["result"]
+    buttons = (Button(community.say("rollback", caller), "rollback:go"),) if swapped else ()
+    return Screen(text, buttons, file=picture(community, run))
+
+
+def figures(community: Community, caller: Caller, run: Mapping[str, Any]) -> str:
+    """What an ended run measured, or why it ended."""
+    card = run["result"].get("card")
+    if not card:
+        return str(run["error"])
+    before, after = card["base"], card["candidate"]
+    text = community.say(
+        "retrain_figures",
+        caller,
+        heldout=card["heldout"],
+        nll_before=f"{before['nll']:.2f}",
+        nll_after=f"{after['nll']:.2f}",
+        style_before=f"{before['style']:.2f}",
+        style_after=f"{after['style']:.2f}",
+        bad_before=f"{before['unhealthy']:.0%}",
+        bad_after=f"{after['unhealthy']:.0%}",
+    )
+    return " ".join([text, *run["result"].get("verdict", {}).get("reasons", [])])
+
+
+def picture(community: Community, run: Mapping[str, Any]) -> tuple[str, bytes] | None:
+    """The eval card as a picture, where there is one: progress must not fail for want of it."""
+    version = run["result"].get("adapter")
+    try:
+        return ("evalcard.png", community.operations.picture(version)) if version else None
+    except UnderstudyError:
+        return None
+
+
+async def voices(community: Community, caller: Caller, options: Options) -> Screen:
+    """Every voice, the one that speaks, and the way back."""
+    found = await community.operate(community.operations.voices)
+    lines = [
+        f"{'▶' if adapter['speaks'] else '·'} {adapter['version']}: "
+        + community.say("voice_passed" if (adapter["verdict"] or {}).get("passed") else "voice_refused", caller)
+        for adapter in found["adapters"]
+    ]
+    adapters = "\n".join(lines) or community.say("voices_none", caller)
+    buttons = (Button(community.say("rollback", caller), "rollback:go"),) if lines else ()
+    return Screen(community.say("voices_list", caller, voice=found["voice"], adapters=adapters), buttons)
+
+
+async def rollback(community: Community, caller: Caller, options: Options) -> Screen:
+    """Back to the voice before."""
+    return await rollback_now(community, caller)
+
+
+async def rollback_now(community: Community, caller: Caller) -> Screen:
+    voice = await community.operate(community.operations.rollback)
+    return community.screen("rolled_back", caller, voice=voice)
+
+
+async def status(community: Community, caller: Caller, options: Options) -> Screen:
+    """How the twin is; what cannot be reached is said and does not hide the rest."""
+    counts = community.journal.counts()
+    try:
+        voice = (await community.operate(community.operations.voices))["voice"]
+    except ServiceTrouble as trouble:
+        voice = str(trouble)
+    silence = "status_silent" if community.operations.silenced() else "status_speaking"
+    return community.screen(
+        "status",
+        caller,
+        voice=voice,
+        exchanges=counts["exchanges"],
+        passages=counts["passages"],
+        waiting=counts["waiting questions"],
+        silence=community.say(silence, caller),
+    )
+
+
+async def pause(community: Community, caller: Caller, options: Options) -> Screen:
+    """The kill switch."""
+    await community.operate(lambda: community.operations.silence(on=True))
+    return community.screen("paused", caller)
+
+
+async def resume(community: Community, caller: Caller, options: Options) -> Screen:
+    await community.operate(lambda: community.operations.silence(on=False))
+    return community.screen("resumed", caller)
+
+
+async def listen(community: Community, caller: Caller, options: Options) -> Screen:
+    """Switch listening in this place on or off; said aloud where it was switched, so that everybody knows."""
+    on = options.get("state", "").strip().lower() == "on"
+    if on and (reason := options.get("cannot", "")):
+        return community.screen("listen_cannot", caller, reason=reason)
+    event = listening_event(caller.place, caller.person, on=on, space=caller.space, at=community.clock())
+    await community.remember(event)
+    return Screen(community.say("listen_on" if on else "listen_off", caller), private=False)
+
+
+async def memory(community: Community, caller: Caller, options: Options) -> Screen:
+    """Look into memory, or clear what came from this place."""
+    if options.get("action", "").strip().lower() == "purge":
+        return sure(community, caller, "memory_purge_sure", action="purge:here", yes="forget_yes")
+    found = await community.operate(lambda: community.twin.recollect(options.get("words", ""), caller.place))
+    notes = "\n\n".join(f"{note.score:.2f} **{note.question or note.source}**\n{note.text}" for note in found.notes)
+    return community.screen("memory_found" if notes else "memory_nothing", caller, notes=notes)
+
+
+async def purge_here(community: Community, caller: Caller) -> Screen:
+    """Delete everything learned in this place."""
+    place = caller.place
+    done: Forgotten = await community.operate(
+        lambda: forget_place(
+            community.journal,
+            place.platform,
+            place.id,
+            creator=community.creator | community.teachers,
+            now=community.clock(),
+        )
+    )
+    await community.operate(lambda: community.operations.forgotten(done.exchanges, reason="a place was purged"))
+    return forgotten_screen(community, caller, "memory_purged", done)
+
+
+def forgotten_screen(community: Community, caller: Caller, key: str, done: Forgotten) -> Screen:
+    counts = {"messages": done.messages, "exchanges": len(done.exchanges), "events": done.events}
+    return community.screen(key, caller, receipt=done.receipt, **counts)
+
+
+def sure(community: Community, caller: Caller, key: str, *, action: str, yes: str) -> Screen:
+    """Ask before doing what cannot be undone."""
+    go = Button(community.say(yes, caller), action)
+    return Screen(community.say(key, caller), (go, cancel(community, caller)))
+
+
+def cancel(community: Community, caller: Caller) -> Button:
+    return Button(community.say("cancel", caller), "cancel:")
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command("ask", "help_ask", "member", None, (Option("question", "option_question"),)),
+    Command("about", "help_about", "member", about),
+    Command("privacy", "help_privacy", "member", privacy),
+    Command(
+        "consent", "help_consent", "member", consent, (Option("choice", "option_choice", ("yes", "no", "off"), False),)
+    ),
+    Command("mydata", "help_mydata", "member", mydata),
+    Command("forget", "help_forget", "member", forget),
+    Command("report", "help_report", "member", report),
+    Command("retrain", "help_retrain", "admin", retrain),
+    Command("voices", "help_voices", "admin", voices),
+    Command("rollback", "help_rollback", "admin", rollback),
+    Command("status", "help_status", "admin", status),
+    Command("pause", "help_pause", "admin", pause),
+    Command("resume", "help_resume", "admin", resume),
+    Command("listen", "help_listen", "admin", listen, (Option("state", "option_listen", ("on", "off")),)),
+    Command(
+        "memory",
+        "help_memory",
+        "admin",
+        memory,
+        (Option("action", "option_action", ("search", "purge")), Option("words", "option_words", required=False)),
+    ),
+)
+BY_NAME = {command.name: command for command in COMMANDS}

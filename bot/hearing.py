@@ -1,0 +1,69 @@
+"""What the twin does with messages that are not meant for it: where it listens, it remembers; what goes, it forgets."""
+
+from functools import partial
+
+from bot import cards
+from bot.community import Community
+from bot.screens import Caller, Screen
+from infra.errors import UserMistake
+from memory.forget import forget_place
+from memory.messages import Message, Person, Place, Source
+from memory.remember import deletion_event, listening_event, message_event
+
+
+async def hear(community: Community, message: Message, source: Source) -> None:
+    """Remember a message of a place where an admin switched listening on, unless its author said not to."""
+    if message.person.role in {"twin", "bot"} or not message.text.strip():
+        return
+    if not listens(community, message.place) or not community.members.chosen(message.person.key, "remember"):
+        return
+    await community.remember(message_event(message, source))
+
+
+async def edited(community: Community, message: Message) -> None:
+    """Follow an edit of a message that the journal knows; `message.revision` must grow with every edit."""
+    known = community.journal.said(message.place, message.id)
+    if known is not None and known[0].text != message.text:
+        await community.remember(message_event(message, known[1]))
+
+
+async def deleted(community: Community, place: Place, message_id: str) -> None:
+    """Follow a deletion of a message that the journal knows."""
+    known = community.journal.said(place, message_id)
+    if known is not None:
+        message, source = known
+        event = deletion_event(message.place, message_id, by=message.person, source=source, at=community.clock())
+        await community.remember(event)
+
+
+async def left(community: Community, platform: str, space: str) -> None:
+    """The twin is no longer in a server or group: what it heard there goes, and it listens there no more."""
+    nobody = Person(platform, "twin", role="twin")
+    for place in [each for each, owner in community.members.places(platform) if owner == space]:
+        creator = community.creator | community.teachers
+        forget = partial(forget_place, community.journal, platform, place.id, creator=creator, now=community.clock())
+        done = await community.operate(forget)
+        await community.operate(
+            partial(community.operations.forgotten, done.exchanges, reason="the twin left a community")
+        )
+        await community.remember(listening_event(place, nobody, on=False, space=space, at=community.clock()))
+
+
+async def answers_card(community: Community, message: Message, caller: Caller) -> Screen | None:
+    """The creator's reply to a card of the inbox answers its question; None when it is no such reply."""
+    if not community.is_creator(caller) or not message.reply_to:
+        return None
+    known = community.members.cards(message.place.platform)
+    for card in known.values():
+        if (card.place, card.message_id) == (message.place.key, message.reply_to):
+            try:
+                return await cards.answer(community, caller, str(card.number), message.text)
+            except UserMistake:
+                return community.screen("gone", caller)
+    return None
+
+
+def listens(community: Community, place: Place) -> bool:
+    """Whether listening is on in a place, or in the channel that a thread belongs to."""
+    channel = Place(place.platform, place.id)
+    return community.members.listening(place.key) or community.members.listening(channel.key)

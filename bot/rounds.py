@@ -1,0 +1,142 @@
+"""What a platform does by itself, again and again: the creator's cards, members' notices, reports. Safe to repeat.
+
+Each round shows what is due and journals that it was shown; a crash between the two shows one thing twice, and loses
+nothing.
+"""
+
+import asyncio
+import hashlib
+
+from bot import cards
+from bot.community import Community
+from bot.platform import Platform
+from bot.screens import Screen
+from bot.wording import language_of, say
+from infra.errors import Busy, ServiceTrouble
+from memory.journal import InboxItem
+from memory.members import Card, Notice
+from memory.messages import Place
+from memory.remember import card_event, draft_event, notice_event
+
+ROUND_S = 2.0
+# When the platform is down, its next round waits this long.
+TROUBLE_S = 15.0
+
+
+async def rounds(community: Community, platform: Platform, stopping: asyncio.Event) -> None:
+    """Go round until asked to stop."""
+    while not stopping.is_set():
+        wait = ROUND_S
+        try:
+            await show_cards(community, platform)
+            await tell_members(community, platform)
+            await show_reports(community, platform)
+        except Busy as busy:
+            wait = float(busy.retry_after_s)
+        except ServiceTrouble:
+            wait = TROUBLE_S
+        try:
+            await asyncio.wait_for(stopping.wait(), wait)
+        except TimeoutError:
+            continue
+
+
+async def show_cards(community: Community, platform: Platform) -> None:
+    """A card for every question that waits; a card whose question changed or was closed says so."""
+    place = await platform.inbox()
+    if place is None:
+        return
+    shown = community.members.cards(platform.name)
+    waiting = {item.number: item for item in community.journal.inbox()}
+    closed = [item for state in ("answered", "dismissed") for item in community.journal.inbox(state=state)]
+    for item in [*waiting.values(), *(item for item in closed if item.number in shown)]:
+        await show_card(community, platform, place, item, shown=shown.get(item.number))
+
+
+async def show_card(
+    community: Community, platform: Platform, place: Place, item: InboxItem, *, shown: Card | None
+) -> None:
+    """Send or change one card, if it is not as it should be."""
+    state = fingerprint(item)
+    if shown is not None and shown.shown == state:
+        return
+    draft = await drafted(community, platform.name, item) if item.state == "open" else ""
+    screen = cards.card(community, item, draft=draft, language=community.persona.language)
+    if shown is None:
+        message_id = await platform.send(place, screen)
+    else:
+        message_id = shown.message_id
+        await forgiving(platform, place, message_id, screen)
+    await community.remember(card_event(item.number, state, place=place, message_id=message_id, at=community.clock()))
+
+
+async def forgiving(platform: Platform, place: Place, message_id: str, screen: Screen) -> None:
+    """Change a card; one that the creator deleted, or that is too old to change, stays as it is."""
+    try:
+        await platform.edit(place, message_id, screen)
+    except ServiceTrouble as trouble:
+        if not trouble.permanent:
+            raise
+
+
+def fingerprint(item: InboxItem) -> str:
+    """What of a question its card shows, in short."""
+    return hashlib.sha256(f"{item.state}:{item.count}:{item.question}".encode()).hexdigest()[:16]
+
+
+async def drafted(community: Community, platform: str, item: InboxItem) -> str:
+    """The draft for a question, written once; none while the voice cannot be reached."""
+    if draft := community.members.draft(item.question_id):
+        return draft
+    text, voice = await community.twin.draft(item.question, item.place)
+    if text:
+        await community.remember(draft_event(item.question_id, text, voice, platform=platform, at=community.clock()))
+    return text
+
+
+async def tell_members(community: Community, platform: Platform) -> None:
+    """Tell everybody whose question was answered after all."""
+    for notice in community.members.notices(platform.name):
+        await tell(community, platform, notice)
+        await community.remember(notice_event(notice.question_id, platform.name, at=community.clock()))
+
+
+async def tell(community: Community, platform: Platform, notice: Notice) -> None:
+    """Where they asked, or privately if they chose so; who cannot be reached any more is not tried for ever."""
+    language = language_of(notice.question, community.persona.language)
+    text = say(
+        "answered_after_all",
+        language,
+        who="",
+        creator=community.persona.name,
+        question=notice.question,
+        answer=notice.answer,
+    )
+    screen = Screen(text, private=False)
+    try:
+        if community.members.chosen(notice.person, "direct"):
+            place = await platform.direct(notice.person.partition(":")[2])
+            await platform.send(place, screen)
+        else:
+            await platform.send(notice.place, screen, reply_to=notice.message_id)
+    except ServiceTrouble as trouble:
+        if not trouble.permanent:
+            raise
+
+
+async def show_reports(community: Community, platform: Platform) -> None:
+    """Show the creator what members reported."""
+    place = await platform.inbox()
+    if place is None:
+        return
+    for report in community.members.reports(platform.name):
+        answer, asked = community.journal.answer(report.answer), community.journal.asked(report.answer)
+        text = say(
+            "report_card",
+            community.persona.language,
+            question=asked[0].text if asked else "",
+            answer=answer.text if answer else "",
+            reason=report.reason,
+        )
+        await platform.send(place, Screen(text))
+        await community.remember(notice_event(report.id, platform.name, at=community.clock()))
