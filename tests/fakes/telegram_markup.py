@@ -106,7 +106,7 @@ class _Reader:
         elif self.html[self.at] == "<":
             self._start_tag()
         elif found := REFERENCE.match(self.html, self.at):
-            self._put(_referred(found[1]), found.end())
+            self._put(_referred(found), found.end())
         else:
             self._put(self.html[self.at], self.at + 1)
 
@@ -176,13 +176,17 @@ class _Reader:
 
 def _attributes(text: str) -> dict[str, str]:
     found = ATTRIBUTE.findall(text)
-    return {name.lower(): REFERENCE.sub(lambda one: _referred(one[1]), "".join(values)) for name, *values in found}
+    return {name.lower(): REFERENCE.sub(_referred, "".join(values)) for name, *values in found}
 
 
-def _referred(reference: str) -> str:
+def _referred(found: re.Match[str]) -> str:
+    """The character that is meant; a number that is none stays as it was written."""
+    reference = found[1]
     if not reference.startswith("#"):
         return NAMED[reference]
-    return chr(int(reference[2:], 16) if reference[1] == "x" else int(reference[1:]))
+    number = int(reference[2:], 16) if reference[1] == "x" else int(reference[1:])
+    is_character = 0 < number < 0x10FFFF and not 0xD800 <= number <= 0xDFFF
+    return chr(number) if is_character else found[0]
 
 
 def _trimmed(given: Formatted) -> Formatted:
