@@ -61,7 +61,7 @@ class FakeTelegram(People):
         seed: int = 0,
         port: int = 0,
     ) -> None:
-        self.bot_id = 4242
+        self.bot_id = 7_000_000_001
         self.bot_username = bot_username
         self.token = f"{self.bot_id}:{'no-secret-'.ljust(35, '0')}"
         self.error_rate = 0.0
@@ -145,10 +145,8 @@ class FakeTelegram(People):
 
     def shown_draft(self, chat: int) -> Draft | None:
         """The preview on the screen: it lives 30 seconds, and the bot's next message replaces it."""
-        draft = next((draft for draft in reversed(self.drafts) if draft.chat == chat), None)
-        if draft is None or self.world.clock() - draft.time > DRAFT_S:
-            return None
-        return None if any(message.time >= draft.time for message in self.said_by_bot(chat)) else draft
+        draft = self.world.previews.get(chat)
+        return draft if draft and self.world.clock() - draft.time <= DRAFT_S else None
 
     def menu(self, chat: int, user: int) -> list[tuple[str, str]]:
         """The commands and their descriptions that this person is offered in this chat."""

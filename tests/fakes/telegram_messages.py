@@ -81,7 +81,7 @@ class MessageMethods:
         self.flood.charge(chat.id, group=False)
         if utf16_length(text.text) > MAX_TEXT:
             raise bad_request("message is too long")
-        self.world.drafts.append(Draft(chat.id, draft_id, text.text, self.world.clock(), params.text("text"), topic))
+        self.world.draft(Draft(chat.id, draft_id, text.text, self.world.clock(), params.text("text"), topic))
         return True
 
     def send_chat_action(self, params: Params) -> bool:

@@ -4,12 +4,11 @@ It keeps and shows; what is allowed is decided in `telegram_messages` and `teleg
 """
 
 import itertools
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tests.fakes.telegram_markup import Formatted
+from tests.fakes.telegram_markup import Formatted, utf16_slice
 from tests.fakes.telegram_request import Upload
 
 Json = dict[str, Any]
@@ -111,11 +110,13 @@ class World:
         self.chats: dict[int, Chat] = {}
         self.messages: dict[tuple[int, int], FakeMessage] = {}
         self.drafts: list[Draft] = []
+        self.previews: dict[int, Draft] = {}
         self.actions: list[tuple[int, str, float]] = []
         self.callbacks: dict[str, Callback] = {}
         self.files: dict[str, Upload] = {}
         self._shared_ids = itertools.count(1)
-        self._ids = itertools.count(1001)
+        # Real ids do not fit into 32 bits.
+        self._ids = itertools.count(5_100_000_001)
         self.add_person(Person(ANONYMOUS, "Group", "GroupAnonymousBot", bot=True))
 
     def now(self) -> int:
@@ -139,7 +140,13 @@ class World:
         number = next(chat.ids if chat.kind == "supergroup" else self._shared_ids)
         message = FakeMessage(chat.id, number, author, self.clock(), content.text, content.entities, **rest)
         self.messages[chat.id, number] = message
+        if author == self.bot.id:
+            self.previews.pop(chat.id, None)
         return message
+
+    def draft(self, draft: Draft) -> None:
+        self.drafts.append(draft)
+        self.previews[draft.chat] = draft
 
     def keep_file(self, upload: Upload) -> str:
         file_id = f"file-{len(self.files) + 1}"
@@ -170,9 +177,16 @@ class World:
         replied = self.messages.get((message.chat, message.reply_to or 0))
         if message.service or (replied and replied.author == self.bot.id):
             return True
-        name = f"@{self.bot.username}".lower()
-        words = [word.lower() for word in re.findall(r"(?<!\S)/\w+(?:@\w+)?|@\w+", message.text)]
-        return any(word == name or (word[0] == "/" and ("@" not in word or word.endswith(name))) for word in words)
+        return any(self._names_bot(message, entity) for entity in message.entities)
+
+    def _names_bot(self, message: FakeMessage, entity: Json) -> bool:
+        """A mention, a command with the bot's name anywhere, or a command with no name at the start."""
+        if entity["type"] not in ("mention", "bot_command"):
+            return False
+        word = utf16_slice(message.text, entity).lower()
+        return word.endswith(f"@{self.bot.username}".lower()) or (
+            word[0] == "/" and "@" not in word and not entity["offset"]
+        )
 
     # How the Bot API shows it.
 
