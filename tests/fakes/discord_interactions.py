@@ -150,7 +150,7 @@ class Interactions:
         title: str,
         *,
         source: FakeMessage | None = None,
-        kind_of_message: int = payloads.REPLY,
+        kind_of_message: int = 0,
     ) -> Interaction:
         one = Interaction(self.world.new_id(), kind, user, where, self.world.clock.now())
         one.title, one.source = title, source
@@ -203,7 +203,7 @@ class Interactions:
         for one in self.by_id.values():
             if not one.acknowledged and one.error is None and now - one.began >= self.ack_within_s:
                 one.error = NOT_ANSWERED
-                self.world.violations.append(f"late: {one.title} was not acknowledged in {self.ack_within_s:.0f} s")
+                self.world.violations.append(f"late: {one.title} was not acknowledged in {self.ack_within_s:g} s")
 
     def stop(self) -> None:
         for timer in self._timers:
@@ -238,7 +238,6 @@ class Interactions:
 
     def _answer(self, one: Interaction, data: Json, files: Mapping[str, bytes]) -> None:
         message = self._message(one, data)
-        limits.check_parts(data, files)
         self.talk.fill(message, data, files)
         self._sent(one, message)
         one.original, one.answered = message, True
@@ -296,11 +295,10 @@ class Interactions:
         """A further message; the first one after a deferral takes the place of "thinking…" and its visibility."""
         one = self._live(call)
         one.answered = True
-        if one.original is not None and one.original.loading:
+        if one.original is not None and one.original.loading and not one.original.deleted:
             self.talk.rewrite(one.original, call.body, call.request.files)
             return self.shown(one.original)
         message = self._message(one, call.body)
-        limits.check_parts(call.body, call.request.files)
         self.talk.fill(message, call.body, call.request.files)
         self._sent(one, message)
         return self.shown(message)

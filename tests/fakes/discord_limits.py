@@ -75,11 +75,13 @@ def at_most_items(field: str, items: Sequence[Any], most: int) -> None:
         raise invalid(field, "BASE_TYPE_MAX_LENGTH", f"Must be {most} or fewer in length.")
 
 
-def check_parts(body: Json, files: Mapping[str, bytes]) -> None:
+def check_parts(body: Json, files: Mapping[str, bytes], flags: int) -> None:
     """Every part that is there must be within its limit; an edit may leave parts out."""
     at_most("content", body.get("content") or "", MOST_CONTENT)
     check_embeds(body.get("embeds") or [])
-    check_components(body.get("components") or [], v2=bool(body.get("flags", 0) & COMPONENTS_V2))
+    if flags & COMPONENTS_V2 and (body.get("content") or body.get("embeds")):
+        raise invalid("content", "MESSAGE_CANNOT_USE_LEGACY_FIELDS_WITH_COMPONENTS_V2", "Use components instead.")
+    check_components(body.get("components") or [], v2=bool(flags & COMPONENTS_V2))
     at_most_items("attachments", list(files), MOST_FILES)
     if sum(map(len, files.values())) > MOST_BYTES:
         raise Refusal(413, 40005, "Request entity too large")

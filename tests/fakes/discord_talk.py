@@ -82,7 +82,6 @@ class Talk:
 
     def by_bot(self, where: FakeChannel, body: Json, files: Mapping[str, bytes]) -> FakeMessage:
         """Say what a request asks for; the caller has checked that the bot may speak."""
-        limits.check_parts(body, files)
         message = self.new(where, self.world.bot_id, "", self._reply_target(where, body))
         message.nonce = body.get("nonce")
         message.flags = body.get("flags", 0) & SAFE_FLAGS
@@ -104,6 +103,8 @@ class Talk:
 
     def fill(self, message: FakeMessage, body: Json, files: Mapping[str, bytes]) -> None:
         """Put what a body says into a message; what it leaves out stays as it was."""
+        message.flags |= body.get("flags", 0) & limits.COMPONENTS_V2
+        limits.check_parts(body, files, message.flags)
         content = body["content"] or "" if "content" in body else message.content
         embeds = body["embeds"] or [] if "embeds" in body else message.embeds
         components = body["components"] or [] if "components" in body else message.components
@@ -111,7 +112,8 @@ class Talk:
         limits.check_not_empty(content, embeds, components, attached, body.get("sticker_ids") or [])
         message.content, message.embeds, message.components = content.strip(), embeds, components
         message.attachments = attached
-        self._reach(message, body)
+        if "content" in body or message.id not in self.world.messages:
+            self._reach(message, body)
 
     def _attachments(self, message: FakeMessage, body: Json, files: Mapping[str, bytes]) -> list[FakeFile]:
         kept = {int(one["id"]) for one in body["attachments"] or []} if "attachments" in body else None
@@ -119,8 +121,11 @@ class Talk:
         return [*old, *(FakeFile(self.world.new_id(), name, data) for name, data in files.items())]
 
     def _reach(self, message: FakeMessage, body: Json) -> None:
-        """Who is pinged; a text that could ping by default is held against the bot."""
-        allowed = body.get("allowed_mentions", message.allowed_mentions)
+        """Who is pinged; a text that could ping by default is held against the bot.
+
+        An edit is judged by its own `allowed_mentions`, whatever the message was sent with.
+        """
+        allowed = body.get("allowed_mentions")
         message.allowed_mentions = allowed
         message.mentions = limits.pinged_users(message.content, allowed)
         message.pings_author = message.reply_to is not None and (allowed or {}).get("replied_user", allowed is None)
@@ -132,7 +137,6 @@ class Talk:
 
     def rewrite(self, message: FakeMessage, body: Json, files: Mapping[str, bytes]) -> None:
         """An edit by the bot."""
-        limits.check_parts(body, files)
         self._refuse_late_edits(message)
         self.fill(message, body, files)
         message.flags &= ~limits.LOADING
