@@ -26,7 +26,7 @@ from tests.fakes import discord_payloads as payloads
 from tests.fakes import waiting
 from tests.fakes.discord_commands import Commands, NotVisible
 from tests.fakes.discord_gateway import Gateway
-from tests.fakes.discord_http import PREFIX, Failure, Request, Server, attachment
+from tests.fakes.discord_http import PREFIX, Failure, Limit, Request, Server, attachment
 from tests.fakes.discord_interactions import Interaction, Interactions
 from tests.fakes.discord_limits import Json
 from tests.fakes.discord_rest import Rest
@@ -44,7 +44,17 @@ from tests.fakes.discord_world import (
     World,
 )
 
-__all__ = ["DEFAULT", "Clock", "FakeDiscord", "FakeMessage", "Intent", "Interaction", "NotVisible", "Permission"]
+__all__ = [
+    "DEFAULT",
+    "Clock",
+    "FakeDiscord",
+    "FakeMessage",
+    "Intent",
+    "Interaction",
+    "Limit",
+    "NotVisible",
+    "Permission",
+]
 
 
 class FakeDiscord:
@@ -60,7 +70,7 @@ class FakeDiscord:
         port: int = 0,
     ) -> None:
         self.clock = clock or Clock()
-        self.world = World(self.clock, token, intents_allowed)
+        self.world = World(self.clock, token, int(intents_allowed))
         self.talk = Talk(self.world)
         self.gateway_server = Gateway(self.world)
         self.server = Server(self.world, seed)
@@ -77,7 +87,7 @@ class FakeDiscord:
         app.router.add_get("/gw/", self.gateway_server.handle)
         app.router.add_get("/attachments/{channel}/{message}/{name}", self._attachment)
         app.router.add_route("*", "/{rest:.*}", self.server.handle)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.5)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.5, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
         self.world.base = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
@@ -143,8 +153,12 @@ class FakeDiscord:
     def guild(self, name: str = "Community", locale: str = "en-US") -> int:
         """A server with the bot in it."""
         guild = self.world.add_guild(name, locale)
-        self._tell(guild.id, "GUILD_CREATE", lambda intents: payloads.guild_create(self.world, guild, intents))
+        self._tell_whole(guild.id)
         return guild.id
+
+    def _tell_whole(self, guild: int) -> None:
+        place = self.world.guilds[guild]
+        self._tell(guild, "GUILD_CREATE", lambda intents: payloads.guild_create(self.world, place, intents))
 
     def channel(self, guild: int, name: str = "general", kind: int = TEXT, parent: int | None = None) -> int:
         made = FakeChannel(self.world.new_id(), name, kind, guild, parent)
@@ -263,6 +277,11 @@ class FakeDiscord:
         """Let a server become unavailable for a while, which is no reason to forget it."""
         self._tell(guild, "GUILD_DELETE", lambda _: {"id": str(guild), "unavailable": True})
 
+    async def admit(self, guild: int) -> None:
+        """Let the bot in again, or end an outage."""
+        self.world.guilds[guild].has_bot = True
+        self._tell_whole(guild)
+
     async def drop_sockets(self, code: int = 1011) -> None:
         await self.gateway_server.drop(code)
 
@@ -312,6 +331,21 @@ class FakeDiscord:
     @error_rate.setter
     def error_rate(self, share: float) -> None:
         self.server.error_rate = share
+
+    @property
+    def limits(self) -> dict[str, Limit]:
+        """The size of each bucket, to be replaced by smaller ones; the one of all requests is `server.everything`."""
+        return self.server.limits
+
+    @property
+    def seed(self) -> int:
+        return self.server.seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        """Start the same row of chances again."""
+        self.server.seed = seed
+        self.server.random.seed(seed)
 
     def channel_messages(self, channel: int) -> list[FakeMessage]:
         """What stands in a channel, oldest first, with what only one person sees."""

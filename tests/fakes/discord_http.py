@@ -6,6 +6,7 @@ route nobody wrote is a 404 and a violation.
 """
 
 import json
+import math
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -99,7 +100,8 @@ class Bucket:
         return True
 
     def wait_s(self, now: float) -> float:
-        return max(0.0, self.opened + self.limit.seconds - now)
+        """Rounded up, so that nobody who waits exactly so long comes too early."""
+        return math.ceil(max(0.0, self.opened + self.limit.seconds - now) * 1000) / 1000
 
 
 @dataclass
@@ -140,7 +142,7 @@ class Server:
         self.failures: list[Failure] = []
         self.invalid: list[float] = []
         self.most_invalid = 10_000
-        self.global_limit = Limit(50, 1.0)
+        self.everything = Bucket(Limit(50, 1.0))
         self.limits = {
             "messages": Limit(5, 5.0),
             "deletes": Limit(5, 1.0),
@@ -149,9 +151,9 @@ class Server:
             "webhooks": Limit(5, 2.0),
         }
         self.error_rate = 0.0
+        self.seed = seed
         self.random = random.Random(seed)
         self._buckets: dict[tuple[str, str], Bucket] = {}
-        self._everything = Bucket(self.global_limit)
 
     async def handle(self, request: web.Request) -> web.Response:
         """Read one request, answer it, and keep a record of both."""
@@ -195,8 +197,8 @@ class Server:
             raise Refusal(401, 0, "401: Unauthorized")
         if self.random.random() < self.error_rate:
             return Answer(self.random.choice(SERVER_ERRORS), {"message": "a server error by chance", "code": 0})
-        if not route.open_to_all and not self._everything.take(seen.time):
-            return _limited(self._everything.wait_s(seen.time), "global")
+        if not route.open_to_all and not self.everything.take(seen.time):
+            return _limited(self.everything.wait_s(seen.time), "global")
         return self._in_bucket(route, call)
 
     def _routed(self, seen: Request) -> tuple[Route, Call]:
