@@ -12,9 +12,9 @@ import pytest
 import yarl
 from discord import app_commands
 
-from tests.fakes.discord import DEFAULT, FakeDiscord, Intent, NotVisible, Permission
+from tests.fakes.discord import DEFAULT, FakeDiscord, Intent, Limit, NotVisible, Permission
 from tests.fakes.discord_commands import check_commands
-from tests.fakes.discord_http import Limit
+from tests.fakes.discord_http import Bucket
 from tests.fakes.discord_limits import Refusal
 
 
@@ -193,6 +193,15 @@ async def test_a_bot_thrown_out_hears_it_and_then_nothing_more(double: FakeDisco
         assert not twin.told("message")
 
 
+async def test_an_outage_is_not_a_farewell(double: FakeDiscord, place: Place) -> None:
+    async with running(double) as twin:
+        await double.outage(place.guild)
+        await double.admit(place.guild)
+
+        await double.until(lambda: twin.told("guild_available")[1:])
+        assert not twin.told("guild_remove")
+
+
 # Words and who may read them
 
 
@@ -358,6 +367,16 @@ async def test_a_text_that_would_ping_everybody_is_held_against_the_bot(double: 
         assert double.violations.pop().startswith("ping: ")
 
 
+async def test_an_edit_is_judged_by_its_own_allowed_mentions(double: FakeDiscord, place: Place) -> None:
+    async with running(double, Twin(allowed_mentions=None)) as twin:
+        quiet = discord.AllowedMentions.none()
+        sent = await twin.get_channel(place.channel).send(f"<@{place.bob}>", allowed_mentions=quiet)
+        await sent.edit(view=discord.ui.View())
+        assert double.violations == []
+        await sent.edit(content=f"<@{place.bob}> and more")
+        assert double.violations.pop().startswith("ping: ")
+
+
 async def test_a_mention_that_is_not_allowed_reaches_nobody(double: FakeDiscord, place: Place) -> None:
     async with running(double) as twin:
         await twin.get_channel(place.channel).send(f"@everyone and <@{place.bob}>")
@@ -376,6 +395,39 @@ async def test_threads_can_be_started_joined_and_spoken_in(double: FakeDiscord, 
 
         assert (thread.id, double.messages[post].content) == (question.id, "the dough, I mean")
         assert [one.content for one in double.said_by_bot(thread.id)] == ["cold"]
+
+
+async def test_the_bot_reacts_and_takes_it_back(double: FakeDiscord, place: Place) -> None:
+    message = await double.say(place.bob, place.channel, "thanks")
+    async with running(double) as twin:
+        target = twin.get_channel(place.channel).get_partial_message(message)
+        await target.add_reaction("👍")
+        assert double.messages[message].reactions == {"👍": [double.bot_id]}
+        await target.remove_reaction("👍", twin.user)
+        assert double.messages[message].reactions == {}
+
+
+async def test_members_are_fetched_with_their_permissions(double: FakeDiscord, place: Place) -> None:
+    double.member(place.guild, place.bob, DEFAULT | Permission.MANAGE_GUILD)
+    async with running(double) as twin:
+        member = await twin.get_guild(place.guild).fetch_member(place.bob)
+        assert member.guild_permissions.manage_guild
+        await refused(10007, twin.get_guild(place.guild).fetch_member(1))
+
+
+async def test_files_of_people_can_be_read(double: FakeDiscord, place: Place) -> None:
+    async with running(double) as twin:
+        await double.say(place.bob, place.channel, f"<@{double.bot_id}>", files={"log.txt": b"it broke"})
+        await double.until(lambda: twin.told("message"))
+        assert await message_of(twin).attachments[0].read() == b"it broke"
+
+
+async def test_a_preview_of_a_link_is_no_edit(double: FakeDiscord, place: Place) -> None:
+    async with running(double) as twin:
+        message = await double.say(place.bob, place.channel, "https://example.org")
+        await double.unfurl(message, {"title": "Example"})
+        await double.until(lambda: twin.told("raw_message_edit"))
+        assert twin.told("raw_message_edit")[0].data["edited_timestamp"] is None
 
 
 async def test_typing_is_seen(double: FakeDiscord, place: Place) -> None:
@@ -397,7 +449,7 @@ async def test_an_unknown_route_is_a_violation(double: FakeDiscord, place: Place
 
 
 async def test_sends_and_edits_in_a_channel_share_a_bucket(double: FakeDiscord, place: Place) -> None:
-    double.server.limits["messages"] = Limit(3, 0.4)
+    double.limits["messages"] = Limit(3, 0.4)
     async with running(double) as twin:
         sent = await twin.get_channel(place.channel).send("0")
         for number in range(1, 4):
@@ -410,12 +462,21 @@ async def test_sends_and_edits_in_a_channel_share_a_bucket(double: FakeDiscord, 
 
 async def test_a_client_that_ignores_its_bucket_is_slowed_down(double: FakeDiscord, place: Place) -> None:
     """Two clients know nothing of each other's bucket."""
-    double.server.limits["messages"] = Limit(1, 0.3)
+    double.limits["messages"] = Limit(1, 0.3)
     async with running(double) as one, running(double) as other:
         await asyncio.gather(*(each.get_channel(place.channel).send("hello") for each in (one, other)))
 
     assert [each.status for each in double.requests if each.path.endswith("/messages")] == [200, 429, 200]
     assert double.invalid_requests == 1
+
+
+async def test_all_requests_together_have_a_limit(double: FakeDiscord, place: Place) -> None:
+    async with running(double) as twin:
+        double.server.everything = Bucket(Limit(2, 0.2))
+        await asyncio.gather(*(twin.fetch_user(place.bob) for _ in range(4)))
+
+    assert 429 in [one.status for one in double.requests]
+    assert [one.status for one in double.requests].count(200) == 6
 
 
 async def test_an_ordered_429_is_waited_out_and_a_shared_one_is_not_counted(double: FakeDiscord, place: Place) -> None:
@@ -434,20 +495,30 @@ async def test_a_429_from_in_front_of_discord_raises_at_once(double: FakeDiscord
             await twin.get_channel(place.channel).send("hello")
 
 
-async def test_errors_by_chance_come_from_a_seed(double: FakeDiscord) -> None:
-    def draw(seed: int) -> list[float]:
-        one = FakeDiscord(seed=seed)
-        return [one.server.random.random() for _ in range(3)]
+async def test_too_many_invalid_requests_get_the_address_banned(double: FakeDiscord, place: Place) -> None:
+    double.server.most_invalid = 3
+    double.deny(place.channel, Permission.SEND_MESSAGES)
+    async with running(double) as twin:
+        for _ in range(3):
+            await refused(50013, twin.get_channel(place.channel).send("hello"))
+        with pytest.raises(discord.HTTPException) as caught:
+            await twin.fetch_user(place.bob)
 
-    assert draw(1) == draw(1) != draw(2)
-    double.error_rate = 1.0
-    twin = Twin()
-    double.server.random.seed(3)
-    task = asyncio.create_task(twin.login(double.token))
-    await double.until(lambda: [one for one in double.requests if one.status >= 500])
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await twin.close()
+    assert caught.value.status == 429
+    assert double.violations.pop().startswith("banned: ")
+
+
+async def test_errors_by_chance_come_from_a_seed(double: FakeDiscord) -> None:
+    async def statuses(seed: int) -> list[int]:
+        double.requests.clear()
+        double.seed = seed
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bot {double.token}"}) as session:
+            for _ in range(12):
+                await (await session.get(f"{double.api}/users/@me")).read()
+        return [one.status for one in double.requests]
+
+    double.error_rate = 0.5
+    assert await statuses(1) == await statuses(1) != await statuses(2)
 
 
 async def test_a_cut_connection_is_an_error_of_the_network(double: FakeDiscord, place: Place) -> None:
@@ -491,6 +562,11 @@ def with_commands(twin: Twin) -> Twin:
         await asyncio.sleep(0.1)
         await interaction.response.send_message("there")
 
+    @twin.tree.command(description="Answer later")
+    async def later(interaction: discord.Interaction) -> None:
+        await interaction.response.defer(ephemeral=True)
+        await interaction.followup.send("now")
+
     @twin.tree.error
     async def quiet(interaction: discord.Interaction, error: app_commands.AppCommandError) -> None:
         twin.heard.append(("command_error", (error,)))
@@ -519,10 +595,10 @@ async def test_commands_are_registered_and_keep_their_ids(double: FakeDiscord) -
         before = {one["name"]: one["id"] for one in double.commands}
         await twin.tree.sync()
 
-        assert set(before) == {"ask", "memory", "report", "slow", "Ask the twin"}
+        assert set(before) == {"ask", "memory", "report", "slow", "later", "Ask the twin"}
         assert {one["name"]: one["id"] for one in double.commands} == before
         assert double.command_syncs == 2
-        assert len(await twin.tree.fetch_commands()) == 5
+        assert len(await twin.tree.fetch_commands()) == 6
 
 
 async def test_a_command_is_deferred_answered_and_followed_up(double: FakeDiscord, place: Place) -> None:
@@ -591,6 +667,16 @@ async def test_an_answer_after_three_seconds_meets_an_unknown_interaction(double
         assert double.violations.pop() == "late: /slow was not acknowledged in 3 s"
 
 
+async def test_silence_is_noticed_without_any_answer(double: FakeDiscord, place: Place) -> None:
+    async with commanding(double):
+        double.interactions.ack_within_s = 0.02
+        asked = await double.slash(place.bob, place.channel, "slow")
+        with pytest.raises(AssertionError, match="did not respond"):
+            await asked.done()
+
+    assert double.violations.pop().startswith("late: ")
+
+
 async def test_an_interaction_is_answered_once(double: FakeDiscord, place: Place) -> None:
     async with commanding(double) as twin:
         await (await double.slash(place.bob, place.channel, "slow")).done()
@@ -626,6 +712,27 @@ async def test_a_button_is_pressed_by_those_who_see_it(double: FakeDiscord, plac
         assert double.messages[sent.id].content == "thanks"
         with pytest.raises(NotVisible, match="disabled"):
             await double.click(place.bob, sent.id, "fb:up")
+
+
+async def test_an_answer_for_one_person_is_seen_by_nobody_else(double: FakeDiscord, place: Place) -> None:
+    async with commanding(double) as twin:
+        asked = await (await double.slash(place.bob, place.channel, "report")).done()
+        noted = (await (await double.submit(asked, {"what": "too warm"})).done()).replies[0]
+
+        assert noted.only_for == place.bob
+        await refused(10008, twin.get_channel(place.channel).fetch_message(noted.id))
+        # Discord tells it as if it were a direct message.
+        await double.until(lambda: twin.told("message"))
+        assert message_of(twin).guild is None
+
+
+async def test_the_first_follow_up_takes_the_place_of_a_deferral(double: FakeDiscord, place: Place) -> None:
+    async with commanding(double) as twin:
+        asked = await double.slash(place.bob, place.channel, "later")
+        await asked.done()
+
+        assert [(one.content, one.ephemeral) for one in asked.replies] == [("now", True)]
+        assert twin.told("raw_message_edit")[0].message_id == asked.replies[0].id
 
 
 @pytest.mark.parametrize(
