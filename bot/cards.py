@@ -27,7 +27,7 @@ def card_buttons(community: Community, caller: Caller, number: int, *, draft: st
     edit = community.say("inbox_edit", caller)
     drafted = (
         Button(community.say("inbox_use", caller), f"use:{number}"),
-        Button(edit, f"answer:{number}", Form(f"answer:{number}", edit, field, draft)),
+        Button(edit, f"edit:{number}", Form(f"edit:{number}", edit, field, draft)),
     )
     return (
         Button(title, f"answer:{number}", Form(f"answer:{number}", title, field)),

@@ -120,9 +120,10 @@ PRESSES: dict[str, Press] = {
     "rollback": rollback,
     "cancel": cancel,
     "answer": cards.answer,
+    "edit": cards.answer,
     "use": cards.use,
     "dismiss": cards.dismiss,
     "teach": cards.teach,
 }
 FOR_ADMINS = {"purge", "retrain", "rollback"}
-FOR_CREATOR = {"answer", "use", "dismiss", "teach"}
+FOR_CREATOR = {"answer", "edit", "use", "dismiss", "teach"}

@@ -26,20 +26,28 @@ PLACEHOLDERS = {"changeme", "change-me", "change_me", "secret", "password", "tok
 
 Language = Literal["en", "zh-CN", "zh-TW"]
 
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class CreatorSettings(Section):
-    """Who the twin stands in for. `ids` are `platform:id`, for example `telegram:12345`; names prove nothing."""
+    """Who the twin stands in for. `ids` are `platform:id`, for example `telegram:12345`; names prove nothing.
+
+    What `teachers` answer in public becomes memory too, and never trains. `admins` may retrain and pause; empty means
+    that the creator alone may.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=80)]
     ids: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = ()
+    admins: tuple[str, ...] = ()
     language: Language = "en"
     about: Annotated[str, Field(max_length=600)] = ""
 
-    @field_validator("ids")
+    @field_validator("ids", "teachers", "admins")
     @classmethod
     def _ids_name_a_platform(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
         for each in ids:
@@ -76,7 +84,7 @@ class ApiSettings(Section):
 
     @property
     def loopback(self) -> bool:
-        return self.host in {"127.0.0.1", "localhost", "::1"}
+        return self.host in LOOPBACK
 
 
 class RecallSettings(Section):
@@ -129,6 +137,47 @@ class PermissionSettings(Section):
     discord_training: DiscordPermission | None = None
 
 
+class DiscordSettings(Section):
+    """No `token`, no Discord. `message_content` says that the privileged intent is switched on in Discord's portal.
+
+    `inbox_channel` is the id of a private channel for the creator's inbox; empty means their private chat. `sharded` is
+    for bots in more than about a thousand servers.
+    """
+
+    token: SecretStr | None = None
+    message_content: bool = False
+    inbox_channel: str = ""
+    sharded: bool = False
+    api: str = "https://discord.com/api/v10"
+    gateway: str = "wss://gateway.discord.gg/"
+
+
+class TelegramSettings(Section):
+    """No `token`, no Telegram. Updates are polled for unless `webhook_url` says where Telegram shall post them.
+
+    `inbox_chat` is the id of a private group for the creator's inbox; empty means their private chat.
+    """
+
+    token: SecretStr | None = None
+    inbox_chat: str = ""
+    webhook_url: str = ""
+    webhook_secret: SecretStr | None = None
+    webhook_host: str = "127.0.0.1"
+    webhook_port: Annotated[int, Field(ge=0, le=65535)] = 8443
+    api: str = "https://api.telegram.org"
+
+
+class BotSettings(Section):
+    """`api` is the twin's API where that runs on another machine; empty means this one.
+
+    `foreign_roots` lets the platforms' `api` and `gateway` be other hosts than the real ones and this machine: whoever
+    they name gets the bot's token.
+    """
+
+    api: str = ""
+    foreign_roots: bool = False
+
+
 class CustomModel(Section):
     """The models of preset `custom`; see `infra/presets.py` for the three ways to name one."""
 
@@ -155,6 +204,9 @@ class Settings(BaseSettings):
     voice: VoiceSettings = VoiceSettings()
     training: TrainingSettings = TrainingSettings()
     permissions: PermissionSettings = PermissionSettings()
+    bot: BotSettings = BotSettings()
+    discord: DiscordSettings = DiscordSettings()
+    telegram: TelegramSettings = TelegramSettings()
     custom: CustomModel | None = None
 
     @classmethod
@@ -175,8 +227,17 @@ class Settings(BaseSettings):
             ("api.token", self.api.token),
             ("index.api_key", self.index.api_key),
             ("voice.token", self.voice.token),
+            ("discord.token", self.discord.token),
+            ("telegram.token", self.telegram.token),
+            ("telegram.webhook_secret", self.telegram.webhook_secret),
         ):
             refuse_placeholder(name, secret)
+        if not self.bot.foreign_roots:
+            refuse_foreign_root("discord.api", self.discord.api, real="discord.com")
+            refuse_foreign_root("discord.gateway", self.discord.gateway, real="gateway.discord.gg")
+            refuse_foreign_root("telegram.api", self.telegram.api, real="api.telegram.org")
+        if self.telegram.webhook_url and self.telegram.webhook_secret is None:
+            raise ValueError("telegram.webhook_url needs telegram.webhook_secret: anybody could post updates to it")
         if not self.api.loopback and self.api.token is None:
             raise ValueError(f"api.host {self.api.host!r} is reachable from outside, so api.token must be set")
         if (self.preset == "custom") != (self.custom is not None):
@@ -257,6 +318,14 @@ def refuse_placeholder(name: str, secret: SecretStr | None) -> None:
     value = secret.get_secret_value().strip()
     if value.lower() in PLACEHOLDERS or value.startswith("<") or len(value) < 16:
         raise ValueError(f"{name} is a placeholder or shorter than 16 characters; make one with: openssl rand -hex 24")
+
+
+def refuse_foreign_root(name: str, url: str, *, real: str) -> None:
+    """Raise ValueError for an address that is neither the platform nor this machine: it would be given the token."""
+    parts = urlsplit(url)
+    encrypted = parts.scheme in {"https", "wss"} and parts.hostname == real
+    if not encrypted and parts.hostname not in LOOPBACK:
+        raise ValueError(f"{name} {url!r} is neither {real} nor this machine; a typo here would give the token away")
 
 
 def load_settings(home: Path) -> Settings:

