@@ -26,6 +26,8 @@ PLACEHOLDERS = {"changeme", "change-me", "change_me", "secret", "password", "tok
 
 Language = Literal["en", "zh-CN", "zh-TW"]
 
+# How OpenMP's threads wait for each other; see `share_cores`.
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -382,12 +384,14 @@ def offline() -> None:
 
 
 def share_cores() -> None:
-    """Let threads that wait for each other sleep instead of spin; before OpenMP is loaded, since it reads this once.
+    """Let threads that wait for each other spin for a moment and then sleep; before OpenMP is loaded, which reads this.
 
-    llama.cpp meets a barrier hundreds of times a token. With spinning waits and a training on the same two cores, one
-    batch took more than 30 s; sleeping ones cost a busy machine nothing and an idle one a few percent.
+    llama.cpp meets a barrier hundreds of times a token. Spinning for ever, with a training on the same two cores, one
+    batch took more than 30 s. Sleeping at once costs a system call at every barrier, dear on a virtual machine: 29
+    tokens/s generated, where a thousand turns of spinning give 93 when idle and no less when busy.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name, value in WAITING.items():
+        os.environ.setdefault(name, value)
 
 
 def offline_unless_hub(settings: Settings) -> None:
@@ -398,9 +402,5 @@ def offline_unless_hub(settings: Settings) -> None:
 
 
 def child_environment(**extra: str) -> dict[str, str]:
-    """The environment for a child process of ours.
-
-    OpenMP's threads wait asleep. Spinning, as is their default, steals the core from the thread they wait for wherever
-    training and answering share a machine: 8 training steps beside a busy voice took 130 to 155 s so, 33 s asleep.
-    """
-    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **extra}
+    """The environment for a child process of ours: OpenMP's threads wait as `share_cores` says."""
+    return {**WAITING, **os.environ, **extra}

@@ -343,8 +343,9 @@ class Engine:
             if speaker.running:
                 self._advance(speaker)
         for speaker in [each for each in self._draining if not each.running]:
-            self._draining.remove(speaker)
+            # In this order: who sees that it drains no more may count on its memory being free.
             speaker.free()
+            self._draining.remove(speaker)
 
     def _run_calls(self) -> None:
         while not self._calls.empty():
