@@ -13,9 +13,10 @@ question. Thanks, laughter, promises and agreement are neither, but "yes" answer
 by a window of five minutes alone; `understudy bench pairing` measures both on the same labelled conversations.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from memory.messages import Exchange, Message, Source, name_uuid
@@ -24,6 +25,7 @@ from memory.wording import (
     asks,
     asks_back,
     calls,
+    first_name,
     is_promise,
     is_talk,
     seconds_to_write,
@@ -46,11 +48,16 @@ ENOUGH = 1.0
 Rule = Literal["reply", "mention", "thread", "near"]
 
 
-@dataclass
+@dataclass(eq=False)
 class Question:
-    """A question as it grows: its messages, what the creator has said to it, and what is known about whom it is for."""
+    """A question as it grows: its messages, what the creator has said to it, and what is known about whom it is for.
 
-    asked: list[Message]
+    `number` counts the questions of a conversation; `last` is the last of its messages and of what was said to it.
+    """
+
+    number: int
+    last: Message
+    asked: list[Message] = field(default_factory=list)
     answer: list[Message] = field(default_factory=list)
     rule: Rule = "near"
     asked_back: bool = False
@@ -58,7 +65,8 @@ class Question:
     to_creator: bool = False
     elsewhere: bool = False
     opener: bool = False  # the first message of a thread, or the first after a long silence in it
-    _seen: tuple[int, bool, set[str]] = field(default=(0, False, set()), repr=False)
+    replied: bool = False  # somewhere the creator replies to it
+    text: str = ""
 
     @property
     def asker(self) -> str:
@@ -69,27 +77,13 @@ class Question:
         return not self.answer
 
     @property
-    def text(self) -> str:
-        return text_of(self.asked)
-
-    @property
-    def last(self) -> Message:
-        return (self.answer or self.asked)[-1]
-
-    @property
     def waits(self) -> bool:
         """Whether it asks somebody who may be the creator, in so many words or by where it stands."""
-        return self.to_creator or self.opener or self._read()[1]
+        return self.to_creator or self.opener or asks(self.text)
 
     @property
-    def words(self) -> set[str]:
-        return self._read()[2]
-
-    def _read(self) -> tuple[int, bool, set[str]]:
-        """How many messages were read, whether they ask, and their words: read again only when there are more."""
-        if self._seen[0] != len(self.asked):
-            self._seen = len(self.asked), asks(self.text), words(self.text)
-        return self._seen
+    def words(self) -> frozenset[str]:
+        return words(self.text)
 
 
 def pair(messages: Sequence[Message], *, creator: frozenset[str]) -> list[Exchange]:
@@ -115,13 +109,16 @@ class Told:
 
     def __init__(self, creator: frozenset[str], messages: Sequence[Message]) -> None:
         self.questions: list[Question] = []
+        # Place -> its questions, those with the latest messages last.
+        self._touched: defaultdict[str, dict[Question, None]] = defaultdict(dict)
         self._creator = creator
         self._of: dict[str, Question] = {}  # message id -> the question it belongs to, as question, answer or nod
         self._by: dict[str, str] = {}  # message id -> who wrote it
         self._last: dict[str, Message] = {}  # place -> what was said there last
         self._last_of: dict[tuple[str, str], Message] = {}  # place and person -> what they said there last
         self._creator_names = {m.person.name for m in messages if m.person.key in creator}
-        self._spoke: dict[str, Message] = {}  # person -> their latest message anywhere, the longest silent first
+        # Person -> when they last spoke anywhere and under which name, the longest silent first.
+        self._spoke: dict[str, tuple[datetime, str, str]] = {}
         # What the creator answers by a reply is not what they answer without one.
         self._replied = {m.reply_to for m in messages if m.reply_to and m.person.key in creator}
 
@@ -134,11 +131,12 @@ class Told:
         question = self._continued(message)
         if is_talk(message.text) or thanks(message.text):
             self._settle(message)
-        elif question is not None:
-            question.asked.append(message)
         else:
-            question = self._started(message)
-            self.questions.append(question)
+            question = question or self._started(message)
+            question.asked.append(message)
+            question.text = text_of(question.asked)
+            question.replied = question.replied or message.id in self._replied
+            self._touch(question, message)
         self._note(message, question)
 
     def _continued(self, message: Message) -> Question | None:
@@ -167,12 +165,16 @@ class Told:
         two = {*self._creator, message.person.key}
         in_dialogue = before is not None and before.person.key in two and any(not q.open for q in told)
         elsewhere = self._meant_elsewhere(message) or self._remarks(message)
-        return Question(
-            [message],
-            to_creator=self._meant_for_creator(message) or (in_dialogue and not elsewhere),
-            elsewhere=elsewhere,
-            opener=bool(place.thread) and (before is None or message.at - before.at > WINDOW),
+        self.questions.append(
+            Question(
+                len(self.questions),
+                message,
+                to_creator=self._meant_for_creator(message) or (in_dialogue and not elsewhere),
+                elsewhere=elsewhere,
+                opener=bool(place.thread) and (before is None or message.at - before.at > WINDOW),
+            )
         )
+        return self.questions[-1]
 
     def _meant_for_creator(self, message: Message) -> bool:
         replied = self._by.get(message.reply_to or "") in self._creator
@@ -188,13 +190,13 @@ class Told:
 
     def _called(self, message: Message) -> set[str]:
         """Which members are called by name, of those that spoke within `WINDOW` before."""
-        found = set()
-        for key, last in reversed(self._spoke.items()):
-            if message.at - last.at > WINDOW:
+        found, text, since = set(), message.text.casefold(), message.at - WINDOW
+        for key, (at, folded, name) in reversed(self._spoke.items()):
+            if at < since:
                 break
-            if key not in {message.person.key, *self._creator} and calls(message.text, last.person.name):
+            if folded in text and calls(message.text, name):
                 found.add(key)
-        return found
+        return found - {message.person.key, *self._creator}
 
     def _remarks(self, message: Message) -> bool:
         """Whether a member only remarks on, or answers, what another one asked."""
@@ -225,6 +227,7 @@ class Told:
         if question.open:
             question.rule = rule
         question.answer.append(message)
+        self._touch(question, message)
 
     def _says_something(self, text: str, question: Question) -> bool:
         """Whether the creator's words can be an answer to `question`."""
@@ -242,9 +245,13 @@ class Told:
             return None, "mention"
         carried, carried_fit = self._carried_on(message)
         rule: Rule = "thread" if message.place.thread else "near"
-        waiting = [q for q in self._recent(message, WINDOW) if q.open and q is not carried]
-        fits = [(self._fit(q, message, among=waiting), q) for q in waiting]
-        best, found = max(fits, key=lambda each: each[0], default=(0.0, None))
+        found, best, newer = None, 0.0, 0
+        for question in self._recent(message, WINDOW):
+            if question.open and question is not carried:
+                fit = self._fit(question, message, newer=newer)
+                if fit > best:
+                    found, best = question, fit
+                newer += question.waits and not question.replied
         if carried is not None and carried_fit >= best:
             return carried, rule if carried.open else carried.rule
         return (found, rule) if best >= ENOUGH else (None, rule)
@@ -264,41 +271,45 @@ class Told:
     def _mentioned(self, message: Message) -> Question | None:
         """The latest question of somebody whom the message names, one that waits first."""
         named = set(message.mentions) | self._called(message)
-        theirs = [q for q in self._recent(message, WINDOW) if q.asker in named]
+        theirs = [q for q in self._recent(message, WINDOW) if q.asker in named] if named else []
         return next((q for q in theirs if q.open), theirs[0] if theirs else None)
 
-    def _fit(self, question: Question, message: Message, *, among: Sequence[Question]) -> float:
-        """How well an unaddressed message fits a question that waits with others, the latest first."""
+    def _fit(self, question: Question, message: Message, *, newer: int) -> float:
+        """How well an unaddressed message fits a question that waits with `newer` ones."""
         waited = message.at - question.asked[-1].at
         if waited.total_seconds() < seconds_to_write(message.text):
             return 0.0  # the creator was typing already
         shared = min(2, len(words(message.text) & question.words))
         if waited > NEAR and not (message.place.thread or shared):
             return 0.0
-        newer = sum(q.waits and not self._answered_by_reply(q) for q in among[: among.index(question)])
         weight = recency(waited, in_thread=bool(message.place.thread)) - 0.3 * min(newer, 3)
         weight += 1.5 * shared + suits(question.text, message.text)
         weight += 1.0 * question.to_creator + 1.0 * question.opener + 0.5 * question.asked_back
         # In a thread everybody is welcome to answer what one asked another.
         weight -= (1.0 if message.place.thread else 2.0) * question.elsewhere
-        weight -= 2.0 * question.settled + 1.5 * self._answered_by_reply(question)
+        weight -= 2.0 * question.settled + 1.5 * question.replied
         return weight - (0.0 if question.waits else 0.7 if len(question.asked) > 1 else 1.2)
 
-    def _answered_by_reply(self, question: Question) -> bool:
-        return any(asked.id in self._replied for asked in question.asked)
-
-    def _recent(self, message: Message, limit: timedelta) -> Iterator[Question]:
+    def _recent(self, message: Message, limit: timedelta) -> list[Question]:
         """The questions of this conversation that were touched within `limit` before, the latest first."""
-        for question in reversed(self.questions):
-            if message.at - question.asked[0].at > 4 * WINDOW:
-                return
-            if question.asked[0].place.key == message.place.key and message.at - question.last.at <= limit:
-                yield question
+        found, since, oldest = [], message.at - limit, message.at - 4 * WINDOW
+        for question in reversed(self._touched[message.place.key]):
+            if question.last.at < since:
+                break
+            if question.asked[0].at >= oldest:
+                found.append(question)
+        return sorted(found, key=lambda each: each.number, reverse=True)
+
+    def _touch(self, question: Question, message: Message) -> None:
+        question.last = message
+        touched = self._touched[question.asked[0].place.key]
+        touched.pop(question, None)
+        touched[question] = None
 
     def _note(self, message: Message, question: Question | None) -> None:
         self._by[message.id] = message.person.key
         self._spoke.pop(message.person.key, None)
-        self._spoke[message.person.key] = message
+        self._spoke[message.person.key] = message.at, first_name(message.person.name)[1], message.person.name
         self._last[message.place.key] = message
         self._last_of[message.place.key, message.person.key] = message
         if question is not None:

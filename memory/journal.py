@@ -5,10 +5,11 @@ opens. Nothing here decides what an event means.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -49,6 +50,8 @@ MESSAGE_COLUMNS = "platform, place, message_id, thread, at, reply_to, revision, 
 WRITER_LOCK = 7_301_190_523
 # Rows fetched at a time when a whole table is walked.
 BATCH = 500
+# Payloads whose values are kept: a conversation is paired again whenever the creator says something.
+KEPT = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -303,7 +306,7 @@ class Writer:
 
     def run(self, statement: str, **values: Any) -> list[dict[str, Any]]:
         """Execute one statement; the rows it returns, if any."""
-        result = self._connection.execute(sa.text(statement), values)
+        result = self._connection.execute(parsed(statement), values)
         return [dict(row) for row in result.mappings()] if result.returns_rows else []
 
     def append(self, event: Event) -> bool:
@@ -366,53 +369,47 @@ class Writer:
             id=message_id,
         )
 
-    def messages_between(self, platform: str, place: str, thread: str, *, start: str, end: str) -> list[Message]:
-        """The current messages of one conversation from `start` until before `end`, by time."""
-        rows = self.run(
-            "SELECT payload FROM messages WHERE platform = :platform AND place = :place AND thread = :thread "
-            "AND at >= :start AND at < :end AND deleted = 0 ORDER BY at",
-            platform=platform,
-            place=place,
-            thread=thread,
-            start=start,
-            end=end,
+    def messages_between(
+        self, platform: str, place: str, thread: str, *, start: str, end: str
+    ) -> list[tuple[Message, Source]]:
+        """The current messages of one conversation from `start` until before `end`, by time, with their sources."""
+        rows = self._connection.execute(
+            parsed(
+                "SELECT payload, source FROM messages WHERE platform = :platform AND place = :place "
+                "AND thread = :thread AND at >= :start AND at < :end AND deleted = 0 ORDER BY at"
+            ),
+            {"platform": platform, "place": place, "thread": thread, "start": start, "end": end},
         )
-        return [message_from(json.loads(row["payload"])) for row in rows]
+        return [(message_of(payload), Source(source)) for payload, source in rows]
 
-    def silent(self, platform: str, place: str, thread: str, *, start: str, end: str) -> bool:
-        """Whether nobody wrote in one conversation from `start` until before `end`."""
-        return not self.run(
-            "SELECT 1 FROM messages WHERE platform = :platform AND place = :place AND thread = :thread "
-            "AND at >= :start AND at < :end AND deleted = 0 LIMIT 1",
-            platform=platform,
-            place=place,
-            thread=thread,
-            start=start,
-            end=end,
+    def said(self, platform: str, place: str, thread: str, *, start: str, end: str = "9999", besides: str = "") -> bool:
+        """Whether anybody wrote in one conversation from `start` until before `end`, apart from one message."""
+        return bool(
+            self.run(
+                "SELECT 1 FROM messages WHERE platform = :platform AND place = :place AND thread = :thread "
+                "AND at >= :start AND at < :end AND deleted = 0 AND message_id <> :besides LIMIT 1",
+                platform=platform,
+                place=place,
+                thread=thread,
+                start=start,
+                end=end,
+                besides=besides,
+            )
         )
 
-    def message(self, platform: str, place: str, message_id: str) -> Message | None:
-        """One current message, or None when it is unknown or deleted."""
+    def message(self, platform: str, place: str, message_id: str) -> tuple[Message, Source] | None:
+        """One current message with its source, or None when it is unknown or deleted."""
         rows = self.run(
-            "SELECT payload FROM messages WHERE platform = :platform AND place = :place AND message_id = :id "
+            "SELECT payload, source FROM messages WHERE platform = :platform AND place = :place AND message_id = :id "
             "AND deleted = 0",
             platform=platform,
             place=place,
             id=message_id,
         )
-        return message_from(json.loads(rows[0]["payload"])) if rows else None
+        return (message_of(rows[0]["payload"]), Source(rows[0]["source"])) if rows else None
 
-    def sources(self, platform: str, place: str, ids: Iterable[str]) -> dict[str, Source]:
-        """Where each of these messages came from."""
-        statement = sa.text(
-            "SELECT message_id, source FROM messages "
-            "WHERE platform = :platform AND place = :place AND message_id IN :ids"
-        ).bindparams(sa.bindparam("ids", expanding=True))
-        rows = self._connection.execute(statement, {"platform": platform, "place": place, "ids": list(ids)})
-        return {row.message_id: Source(row.source) for row in rows if row.source}
-
-    def paired_between(self, place_key: str, *, start: str, end: str) -> dict[str, str]:
-        """The payloads of the exchanges paired from a conversation, by id, answered from `start` until before `end`."""
+    def paired_between(self, place_key: str, *, start: str, end: str) -> dict[str, Exchange]:
+        """The exchanges paired from a conversation, by id, answered from `start` until before `end`."""
         rows = self.run(
             "SELECT id, payload FROM exchanges WHERE place_key = :place AND at >= :start AND at < :end "
             "AND pairing <> 'given'",
@@ -420,7 +417,7 @@ class Writer:
             start=start,
             end=end,
         )
-        return {row["id"]: row["payload"] for row in rows}
+        return {row["id"]: exchange_of(row["payload"]) for row in rows}
 
     def put_exchange(self, exchange: Exchange) -> None:
         """Add or replace an exchange, and tell the index."""
@@ -537,6 +534,19 @@ class Writer:
             granted=granted,
             at=time_text(at),
         )
+
+
+parsed = lru_cache(maxsize=None)(sa.text)
+
+
+@lru_cache(maxsize=KEPT)
+def message_of(payload: str) -> Message:
+    return message_from(json.loads(payload))
+
+
+@lru_cache(maxsize=KEPT)
+def exchange_of(payload: str) -> Exchange:
+    return exchange_from(json.loads(payload))
 
 
 def event_of(row: Mapping[str, Any]) -> Event:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Literal
 
 # uuid5 namespace of everything Understudy names; changing it would orphan every index.
@@ -66,7 +67,7 @@ class Person:
     name: str = ""
     role: Role = "member"
 
-    @property
+    @cached_property
     def key(self) -> str:
         return f"{self.platform}:{self.id}"
 
@@ -82,7 +83,7 @@ class Place:
     community: str = "main"
     visibility: Visibility = "public"
 
-    @property
+    @cached_property
     def key(self) -> str:
         return f"{self.platform}:{self.id}:{self.thread}" if self.thread else f"{self.platform}:{self.id}"
 

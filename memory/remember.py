@@ -15,7 +15,6 @@ from typing import Any, Literal
 from memory import members
 from memory.codec import (
     cleaned,
-    dumps,
     encoded,
     exchange_from,
     message_from,
@@ -82,20 +81,21 @@ def remember(journal: Journal, events: Iterable[Event], *, creator: frozenset[st
             learned = may_answer(event.source)
             counts["exchanges"] += learned and event.kind is Kind.EXCHANGE
             counts["passages"] += learned and event.kind is Kind.PASSAGE
-            derive(writer, event, touched)
+            derive(writer, event, touched, creator=creator)
         counts["exchanges"] += sum(pair_again(writer, *each, creator=creator) for each in touched.items())
     return Receipt(**counts)
 
 
-def derive(writer: Writer, event: Event, touched: Touched) -> None:
+def derive(writer: Writer, event: Event, touched: Touched, *, creator: frozenset[str]) -> None:
     """What one new event changes, apart from pairing, which waits until all events of the call are in."""
     payload: Any = event.payload
     match event.kind:
         case Kind.MESSAGE | Kind.EDIT:
             # Before and after: an edit may move a message to another thread.
-            touch(writer, event, touched)
-            writer.put_message(message_from(payload), event.source)
-            touch(writer, event, touched)
+            message, known = message_from(payload), touch(writer, event, touched)
+            writer.put_message(message, event.source)
+            if known or message.person.key in creator or not comes_last(writer, message):
+                touch(writer, event, touched)
         case Kind.DELETION:
             touch(writer, event, touched)
             writer.delete_message(event.platform, event.place, event.message_id, at=event.at)
@@ -123,10 +123,24 @@ def derive(writer: Writer, event: Event, touched: Touched) -> None:
     members.derive(writer, event)
 
 
-def touch(writer: Writer, event: Event, touched: Touched) -> None:
-    """Note which conversations, and when in them, an event about a message may change the pairing of."""
-    for row in writer.neighbours(event.platform, event.place, event.message_id):
+def touch(writer: Writer, event: Event, touched: Touched) -> bool:
+    """Note which conversations, and when in them, an event about a message may change the pairing of, if any."""
+    rows = writer.neighbours(event.platform, event.place, event.message_id)
+    for row in rows:
         touched[Conversation(event.platform, event.place, row["thread"])].append(time_of(row["at"]))
+    return bool(rows)
+
+
+def comes_last(writer: Writer, message: Message) -> bool:
+    """Whether a message that was not known ends its conversation and brings nothing older into it.
+
+    A member's then changes no pair: only what the creator says makes one, and they have said nothing since.
+    """
+    place = message.place
+    if writer.said(place.platform, place.id, place.thread, start=time_text(message.at), besides=message.id):
+        return False
+    found = writer.message(place.platform, place.id, message.reply_to) if message.reply_to else None
+    return found is None or (found[0].place.thread == place.thread and message.at - found[0].at <= BEFORE)
 
 
 def pair_again(writer: Writer, where: Conversation, moments: Sequence[datetime], *, creator: frozenset[str]) -> int:
@@ -139,7 +153,7 @@ def pair_again(writer: Writer, where: Conversation, moments: Sequence[datetime],
             writer.drop_exchange(identity)
             changed += 1
         for identity, exchange in found.items():
-            if stored.get(identity) != dumps(encoded(exchange)):
+            if stored.get(identity) != exchange:
                 writer.put_exchange(exchange)
                 changed += 1
     return changed
@@ -148,18 +162,17 @@ def pair_again(writer: Writer, where: Conversation, moments: Sequence[datetime],
 def paired(writer: Writer, where: Conversation, start: datetime, *, creator: frozenset[str]) -> dict[str, Exchange]:
     """The exchanges of one day by id, with what was replied to fetched from wherever it is, and their sources."""
     end = start + DAY
-    if writer.silent(where.platform, where.place, where.thread, start=time_text(start), end=time_text(end)):
+    conversation = where.platform, where.place, where.thread
+    if not writer.said(*conversation, start=time_text(start), end=time_text(end)):
         return {}
-    messages = writer.messages_between(
-        where.platform, where.place, where.thread, start=time_text(start - BEFORE), end=time_text(end + AFTER)
-    )
-    if not any(start <= message.at < end and message.person.key in creator for message in messages):
+    found = writer.messages_between(*conversation, start=time_text(start - BEFORE), end=time_text(end + AFTER))
+    if not any(start <= message.at < end and message.person.key in creator for message, _ in found):
         return {}
-    present = {message.id for message in messages}
-    targets = sorted({m.reply_to for m in messages if m.reply_to and m.reply_to not in present})
-    beyond = [found for each in targets if (found := writer.message(where.platform, where.place, each))]
-    everything = [*beyond, *messages]
-    sources = writer.sources(where.platform, where.place, [message.id for message in everything])
+    sources = {message.id: source for message, source in found}
+    targets = {message.reply_to for message, _ in found if message.reply_to} - sources.keys()
+    beyond = [each for target in targets if (each := writer.message(where.platform, where.place, target))]
+    sources |= {message.id: source for message, source in beyond}
+    everything = [message for message, _ in [*beyond, *found]]
     return {
         exchange.id: replace(
             exchange, source=sources[exchange.answer_ids[0]], question_source=sources[exchange.question_ids[0]]

@@ -6,6 +6,7 @@ marks, names and shared words.
 """
 
 import re
+from functools import lru_cache
 
 ASKING = re.compile(
     r"[?？]|(^|[.!,;\n]\s*)(and |so |also |but |ok |hi |hey |please )*(how|what|why|when|where|which|who|whose|"
@@ -119,7 +120,11 @@ COMMON = frozenset(
 # To read, think and type: what was asked later than that before an answer, was asked after the answer was begun.
 READ_SECONDS, TYPED_PER_SECOND, HAN_TYPED_PER_SECOND = 4.0, 7.0, 2.5
 
+# A conversation is paired again whenever the creator says something, and then most of it has been read before.
+once = lru_cache(maxsize=1 << 13)
 
+
+@once
 def asks(text: str) -> bool:
     """Whether a member's words ask for something."""
     return bool(ASKING.search(text)) and not SOCIABLE.match(text.strip()) and not is_talk(text)
@@ -135,6 +140,7 @@ def asks_back(text: str) -> bool:
     return not told
 
 
+@once
 def is_talk(text: str) -> bool:
     """Whether words are only thanks, laughter, greeting or agreement: a few such phrases and nothing else."""
     if len(text) > 100:
@@ -173,20 +179,34 @@ def is_promise(text: str) -> bool:
 
 def suits(question: str, answer: str) -> float:
     """How well the form of an answer suits that of a question: yes to what can be so, a number to how many."""
+    polar, measured, why = form_asked(question)
+    agreed, measure, because = form_answered(answer)
     fits = 0.0
-    if agrees(answer):
-        fits += 0.9 if POLAR.search(question) else -0.4
-    if MEASURED.search(question):
-        fits += 0.6 if MEASURE.search(answer) else -0.2
-    if BECAUSE.search(answer):
-        fits += 0.6 if WHY.search(question) else 0.0
+    if agreed:
+        fits += 0.9 if polar else -0.4
+    if measured:
+        fits += 0.6 if measure else -0.2
+    if because and why:
+        fits += 0.6
     return fits
+
+
+@once
+def form_asked(question: str) -> tuple[bool, bool, bool]:
+    """Whether a question can be answered by yes or no, by a measure, by a reason."""
+    return bool(POLAR.search(question)), bool(MEASURED.search(question)), bool(WHY.search(question))
+
+
+@once
+def form_answered(answer: str) -> tuple[bool, bool, bool]:
+    """Whether an answer says yes or no, a measure, a reason."""
+    return agrees(answer), bool(MEASURE.search(answer)), bool(BECAUSE.search(answer))
 
 
 def calls(text: str, name: str) -> bool:
     """Whether words are said to somebody called `name`: its first part at the start, or marked by @ or a comma."""
-    first = name.split()[0] if name.split() else ""
-    if len(first) < 2 or first.casefold() not in text.casefold():
+    first, folded = first_name(name)
+    if len(first) < 2 or folded not in text.casefold():
         return False
     at = r"(?:^|@|\b(?:hi|hey|hello|and|thanks|ok)\s+)"
     # Han is written without spaces: a name simply stands first.
@@ -195,6 +215,14 @@ def calls(text: str, name: str) -> bool:
     return bool(re.search(rf"{at}{name}{end}|{name}\s*[,，:：]|[,，]\s*{name}\W*$", text, re.IGNORECASE))
 
 
+@once
+def first_name(name: str) -> tuple[str, str]:
+    """The first part of a name, as it is and for comparing."""
+    first = next(iter(name.split()), "")
+    return first, first.casefold()
+
+
+@once
 def seconds_to_write(text: str) -> float:
     """About the least time in which somebody reads a question and types `text`; only its first line, of 60 signs at
     most, is counted, as more may be pasted.
@@ -204,8 +232,9 @@ def seconds_to_write(text: str) -> float:
     return READ_SECONDS + (len(first) - han) / TYPED_PER_SECOND + han / HAN_TYPED_PER_SECOND
 
 
-def words(text: str) -> set[str]:
+@once
+def words(text: str) -> frozenset[str]:
     """Stems of content words, and pairs of neighbouring Han characters."""
     stems = {ENDINGS.sub("", word) if len(word) > 4 else word for word in LATIN.findall(text.casefold())}
     pairs = {run[at : at + 2] for run in HAN.findall(text) for at in range(len(run) - 1)}
-    return (stems | pairs) - COMMON
+    return frozenset((stems | pairs) - COMMON)

@@ -196,6 +196,20 @@ def test_a_message_that_moves_to_another_thread_takes_its_pair_along(journal: Jo
     assert [exchange.place.thread for exchange in journal.exchanges()] == ["9"]
 
 
+def test_only_what_may_change_a_pair_is_paired_again(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a member says last does not, unless it brings something older into the day by replying to it."""
+    paired = []
+    monkeypatch.setattr("memory.remember.pair", lambda messages, creator: paired.append(len(messages)) or [])
+    old = said("0", BOB, "How salty?", minutes=-4000)
+    ours, earlier = said("2", ADA, "24 °C.", minutes=2), said("4", CHARLIE, "And rye?", minutes=1)
+    bringing = said("5", CHARLIE, "Same question.", minutes=5, reply_to="0")
+
+    for each in (old, ASKED, ours, said("3", BOB, "How long?", minutes=3, reply_to="1"), earlier, bringing):
+        remember(sqlite_journal, [message(each)], creator=CREATOR)
+
+    assert paired == [2, 4, 6]
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.permutations([*EVERYTHING, *EVERYTHING[:3]]), st.integers(1, 4))
 def test_any_order_and_repetition_derives_the_same(tmp_path_factory, events: list[Event], size: int) -> None:
