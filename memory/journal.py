@@ -491,7 +491,10 @@ class Writer:
         self.run("INSERT INTO outbox (op, kind, id) VALUES (:op, :kind, :id)", op=op, kind=kind, id=identity)
 
     def open_question(self, question_id: str, payload: Mapping[str, Any], *, normalised: str, at: datetime) -> None:
-        """Put a question into the inbox; the same words, still open, count up instead."""
+        """Put a question into the inbox; the same words, still open, count up instead.
+
+        Where its answer or dismissal came first, it is closed at once.
+        """
         rows = self.run(
             "UPDATE inbox SET count = count + 1 WHERE state = 'open' AND normalised = :normalised RETURNING number",
             normalised=normalised,
@@ -510,11 +513,23 @@ class Writer:
             number=rows[0]["number"],
             payload=dumps(payload),
         )
+        for row in self.run(
+            "DELETE FROM inbox_closings WHERE question_id = :id RETURNING state, exchange_id", id=question_id
+        ):
+            self.close_question(question_id, row["state"], exchange_id=row["exchange_id"])
 
     def close_question(
         self, question_id: str, state: Literal["answered", "dismissed"], exchange_id: str | None = None
     ) -> None:
-        """Close the inbox item that holds this question."""
+        """Close the inbox item that holds this question, or will: what closes it first stands."""
+        if not self.run("SELECT 1 FROM inbox_askers WHERE question_id = :id", id=question_id):
+            self.run(
+                "INSERT INTO inbox_closings (question_id, state, exchange_id) VALUES (:id, :state, :exchange) "
+                "ON CONFLICT DO NOTHING",
+                id=question_id,
+                state=state,
+                exchange=exchange_id,
+            )
         self.run(
             "UPDATE inbox SET state = :state, exchange_id = :exchange WHERE state = 'open' AND number = "
             "(SELECT number FROM inbox_askers WHERE question_id = :id)",

@@ -69,6 +69,13 @@ def m002_long_questions_and_late_pieces(connection: Connection) -> None:
         connection.execute(sa.text(statement))
 
 
+def m003_closings_before_their_questions(connection: Connection) -> None:
+    """An answer or a dismissal that came before its question waits for it here."""
+    connection.execute(
+        sa.text("CREATE TABLE inbox_closings (question_id TEXT PRIMARY KEY, state TEXT NOT NULL, exchange_id TEXT)")
+    )
+
+
 def m004_members_and_places(connection: Connection) -> None:
     """What members chose, where the twin listens, what the creator was shown, whom to tell."""
     for statement in M004.split(";"):
@@ -94,4 +101,9 @@ CREATE INDEX notices_by_platform ON notices (platform, told, at);
 CREATE INDEX events_by_message ON events (kind, message_id)
 """
 
-MIGRATIONS: list[Migration] = [m001_initial, m002_long_questions_and_late_pieces, m004_members_and_places]
+MIGRATIONS: list[Migration] = [
+    m001_initial,
+    m002_long_questions_and_late_pieces,
+    m003_closings_before_their_questions,
+    m004_members_and_places,
+]

@@ -1,8 +1,8 @@
 """The one write. Events go in; exchanges, passages, inbox and the index's outbox follow in the same transaction.
 
 Safe to repeat: an event that is already in the journal changes nothing. Safe to reorder: exchanges, passages and
-consents depend only on the set of events; the inbox alone is a list by arrival. `remember` returns after the commit, so
-whoever acknowledges a message does so afterwards.
+consents depend only on the set of events; the inbox lists questions by arrival, and what closes one may come before it.
+`remember` returns after the commit, so whoever acknowledges a message does so afterwards.
 """
 
 import unicodedata

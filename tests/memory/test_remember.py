@@ -285,6 +285,41 @@ def test_the_inbox_merges_the_same_question_and_closes_with_its_answer(journal: 
     assert journal.inbox(state="answered")[0].exchange_id == next(journal.exchanges()).id
 
 
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+@pytest.mark.parametrize("closing", ["answered", "dismissed"])
+def test_a_question_is_closed_whether_it_or_what_closes_it_comes_first(
+    sqlite_journal: Journal, order: tuple[int, ...], closing: str
+) -> None:
+    """With a repetition of each, as retries deliver them."""
+    asked = question_event(said("1", BOB, "How warm?"), Source.OWN_DIRECT)
+    given = taught("How warm?", "24 °C.")
+    closed = {
+        "answered": exchange_event(given, answers=asked.message_id),
+        "dismissed": dismissal_event(asked.message_id, ADA, at=NOON),
+    }[closing]
+
+    for number in order:
+        remember(sqlite_journal, [(asked, closed, asked, closed)[number]], creator=CREATOR)
+
+    assert sqlite_journal.inbox() == []
+    (item,) = sqlite_journal.inbox(state=closing)
+    assert (item.count, item.exchange_id) == (1, given.id if closing == "answered" else None)
+
+
+def test_a_question_that_comes_after_its_answer_is_closed_on_every_database(journal: Journal) -> None:
+    """It closes what was merged with it, as it would have in order; the same words asked later are a new question."""
+    first, second, third = (
+        question_event(said(number, BOB, "How warm?"), Source.OWN_DIRECT) for number in ("1", "2", "3")
+    )
+    closed = dismissal_event(second.message_id, ADA, at=NOON)
+    answered = exchange_event(taught("How warm?", "24 °C."), answers=second.message_id)
+
+    remember(journal, [first, closed, answered, second, third], creator=CREATOR)
+
+    assert [(item.question_id, item.count) for item in journal.inbox()] == [(third.message_id, 1)]
+    assert [item.count for item in journal.inbox(state="dismissed")] == [2]
+
+
 def test_what_the_twin_said_is_recorded_and_never_becomes_memory(journal: Journal) -> None:
     """However it comes in: as a pair, as a document, or as a message under the creator's account."""
     own = [
