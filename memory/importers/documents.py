@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from memory.importers.records import ImportContext, Record, Skipped, broken, lines_of, open_text, without_words
+from memory.importers.records import ImportContext, Record, Skipped, broken, lines_of, open_text
 from memory.messages import Passage, Place, Source, name_uuid
 from memory.prompt import estimate_tokens
 
@@ -98,8 +98,7 @@ def start_of(line: str) -> Part | None:
 def pair(part: Part, context: ImportContext, file: str) -> Record:
     if not part.text or part.marked:
         return Skipped("a question without an answer under it")
-    reason = without_words(part.heading, part.text)
-    return reason or context.exchange(part.heading, part.text, at=None, thread="", title="", url="", file=file)
+    return context.exchange(part.heading, part.text, file=file)
 
 
 def pieces(text: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ longer than its limit, so that a large or hostile file costs time, not memory.
 import codecs
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from infra.errors import UserMistake
+from memory.codec import YEARS
 from memory.messages import Exchange, Message, Passage, Person, Place, Source, name_uuid
 
 # How much of a file decides its encoding; a file whose first megabyte is UTF-8 is UTF-8.
@@ -49,7 +50,7 @@ Record = Exchange | Passage | Sourced | Skipped
 
 @dataclass(frozen=True)
 class ImportContext:
-    """Who the creator is, by person and by every key they write under, and the hour that undated records get.
+    """Who the creator is, by person and by every key they write under, and the hour that pairs without a date get.
 
     `folder` is the folder that is imported as a whole, if one is: its files are known by their path in it.
     """
@@ -74,9 +75,30 @@ class ImportContext:
         return {key.split(":", 1)[1] for key in self.creator_keys if key.startswith(f"{platform}:")}
 
     def exchange(
-        self, question: str, answer: str, *, at: datetime | None, thread: str, title: str, url: str, file: str
-    ) -> Exchange:
-        """A pair from the creator's own export or FAQ."""
+        self,
+        question: str,
+        answer: str,
+        *,
+        file: str,
+        dates: Sequence[object] = (),
+        thread: str = "",
+        title: str = "",
+        url: str = "",
+    ) -> Exchange | Skipped:
+        """A pair from the creator's own export or FAQ, or why it cannot be used.
+
+        The first of `dates` that can be read counts; a pair that was given none is of the hour of the import.
+        """
+        if not question:
+            return Skipped("the question is empty")
+        if not answer:
+            return Skipped("the answer is empty")
+        if len(question) > MOST_CHARACTERS or len(answer) > MOST_CHARACTERS:
+            return Skipped(f"longer than {MOST_CHARACTERS} characters")
+        given = [date for date in dates if date is not None and str(date).strip()]
+        at = next((found for date in given if (found := time_of(date))), None)
+        if given and at is None:
+            return Skipped("its date is none that can be kept")
         return Exchange(
             # Named by its words, so that the same pair in two files is one exchange, and an import may be repeated.
             id=name_uuid("qa", question, answer, at.isoformat() if at else ""),
@@ -210,33 +232,27 @@ def lines_of(path: Path, file: TextIO) -> Iterator[str]:
 
 
 def time_of(value: object) -> datetime | None:
-    """A time as exports write it: ISO 8601, or (milli)seconds since 1970; without a zone in UTC. None if neither."""
+    """A time as exports write it: ISO 8601, or (milli)seconds since 1970; without a zone in UTC.
+
+    None if it is neither, or of a year that cannot be kept.
+    """
     if isinstance(value, bool) or value is None:
         return None
     text = str(value).strip()
     try:
         if isinstance(value, int | float) or text.isdecimal():
             seconds = float(text)
-            return datetime.fromtimestamp(seconds / 1000 if seconds > 1e11 else seconds, UTC)
-        # Years with slashes are what spreadsheets write.
-        found = datetime.fromisoformat(text.replace("/", "-"))
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+            found = datetime.fromtimestamp(seconds / 1000 if seconds > 1e11 else seconds, UTC)
+        else:
+            # Years with slashes are what spreadsheets write.
+            found = datetime.fromisoformat(text.replace("/", "-"))
+            found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         return None
+    return found if found.year in YEARS else None
 
 
 def revision_of(edited: object) -> int:
     """The revision of a message last edited then: seconds since 1970, so that a later edit is a higher one."""
     at = time_of(edited)
     return max(0, int(at.timestamp())) if at else 0
-
-
-def without_words(question: str, answer: str) -> Skipped | None:
-    """Why a pair cannot be used, or None."""
-    if not question:
-        return Skipped("the question is empty")
-    if not answer:
-        return Skipped("the answer is empty")
-    if len(question) > MOST_CHARACTERS or len(answer) > MOST_CHARACTERS:
-        return Skipped(f"longer than {MOST_CHARACTERS} characters")
-    return None

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from memory.importers.records import ImportContext, Record, Skipped, time_of, without_words
+from memory.importers.records import ImportContext, Record, Skipped
 
 QUESTION = ("question", "q", "prompt", "query", "asked", "instruction", "问题", "提问", "問題", "title")
 ANSWER = ("answer", "a", "response", "reply", "completion", "output", "回答", "答案", "回复")
@@ -25,10 +25,10 @@ def exchanges(row: object, context: ImportContext, *, file: str) -> Iterator[Rec
     if not pairs:
         yield Skipped("no question and answer fields in it")
     for question, answer in pairs:
-        yield without_words(question, answer) or context.exchange(
+        yield context.exchange(
             question,
             answer,
-            at=next((found for name in WHEN if (found := time_of(fields.get(name)))), None),
+            dates=[fields.get(name) for name in WHEN],
             thread=words(fields.get("conversation") or fields.get("thread")),
             title=words(fields.get("topic") or fields.get("category")),
             url=words(fields.get("url") or fields.get("link")),

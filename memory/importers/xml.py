@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from memory.importers.records import SHOWN_AUTHORS, ImportContext, Record, Skipped, broken, time_of, without_words
+from memory.importers.records import SHOWN_AUTHORS, ImportContext, Record, Skipped, broken
 
 QUESTION_POST, ANSWER_POST = "1", "2"
 
@@ -96,10 +96,10 @@ def held(element: Any, halves: list[Any], context: ImportContext, file: str) -> 
 
 def pair(asked: Any, answered: Any, about: Any, *, context: ImportContext, file: str) -> Record:
     question, answer = ("".join(half.itertext()).strip() for half in (asked, answered))
-    return without_words(question, answer) or context.exchange(
+    return context.exchange(
         question,
         answer,
-        at=time_of(about.get("date") or about.findtext("date")),
+        dates=[about.get("date"), about.findtext("date")],
         thread=about.get("conversation") or "",
         title=about.findtext("topic") or "",
         url=about.findtext("url") or "",
@@ -148,8 +148,8 @@ def answer_of(row: dict[str, str], asked: tuple[str, str] | None, context: Impor
     if asked is None:
         return Skipped("its question is not in the file before it")
     question, answer = "\n".join(part for part in asked if part).strip(), plain(row.get("Body", ""))
-    return without_words(question, answer) or context.exchange(
-        question, answer, at=time_of(row.get("CreationDate")), thread=row["ParentId"], title=asked[0], url="", file=file
+    return context.exchange(
+        question, answer, dates=[row.get("CreationDate")], thread=row["ParentId"], title=asked[0], file=file
     )
 
 

@@ -449,6 +449,50 @@ def test_telegram_leaves_out_what_is_not_its_authors_own(sqlite_journal: Journal
     }
 
 
+@pytest.mark.parametrize(
+    "date", ["0000-01-01", "0001-01-01T00:00:00", "1969-12-31", "2200-01-01", "9999-12-31T23:59:59-05:00", "soon", -1]
+)
+def test_a_date_that_cannot_be_kept_costs_one_record_and_not_the_import(
+    sqlite_journal: Journal, tmp_path: Path, date: str | int
+) -> None:
+    """In every format that has dates; the record after it is imported."""
+    author = {"from": "Ada", "from_id": "user1", "text": "words"}
+    discord = {"type": "Default", "content": "words", "author": {"id": "9"}}
+    long = {"Contents": "Long words about bread. " * 20}
+    export = {
+        "guild": {"id": "5"},
+        "channel": {"id": "6", "type": "GuildTextChat"},
+        "messages": [
+            {"id": "1", **discord, "timestamp": date},
+            {"id": "2", **discord, "timestamp": "2026-01-01", "timestampEdited": date},
+        ],
+    }
+    package_rows = [{"ID": 1, **long, "Timestamp": date}, {"ID": 2, **long, "Timestamp": "2026-01-01"}]
+    posts = (
+        f'<posts><row Id="1" PostTypeId="1" Title="How?" /><row Id="2" PostTypeId="2" ParentId="1" OwnerUserId="7" '
+        f'Body="a" CreationDate="{date}" /><row Id="3" PostTypeId="2" ParentId="1" OwnerUserId="7" Body="b" /></posts>'
+    )
+    pair = "<i{}><question>{}</question><answer>a</answer></i>"
+    texts = {
+        "telegram.json": telegram({"id": 1, **author, "date_unixtime": date}, {"id": 2, **author}),
+        "discord.json": json.dumps(export),
+        "rows.csv": f"question,answer,date\nHow?,a,{date}\nWhy?,a,\n",
+        "rows.jsonl": json.dumps({**QA, "at": date}) + "\n" + json.dumps({**QA, "at": date, "created": "2026-01-01"}),
+        "posts.xml": posts,
+        "pairs.xml": "<qa>" + pair.format(f' date="{date}"', "How?") + pair.format("", "Where?") + "</qa>",
+    }
+    paths = [package(tmp_path / "package.zip", {"p/messages/c6/messages.json": json.dumps(package_rows)})]
+    for name, text in texts.items():
+        paths.append(tmp_path / name)
+        paths[-1].write_text(text, encoding="utf-8")
+
+    for path in paths:
+        report = import_paths(sqlite_journal, [path], CONTEXT)
+
+        assert report.imported > 0, path.name
+        assert sorted(report.skipped.values()) == [1], path.name
+
+
 def test_a_full_telegram_export_keeps_chats_apart_and_private_ones_private(
     sqlite_journal: Journal, tmp_path: Path
 ) -> None:
