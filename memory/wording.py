@@ -35,9 +35,9 @@ THANKING = re.compile(
     re.IGNORECASE,
 )
 AGREEING = re.compile(
-    r"(yes|yep|yeah|yup|no|nope|nah|sure|right|true|exactly|correct|absolutely|definitely|of course|never|always|"
-    r"both|either|neither|it (does|is|can|will)|you can|对+|是的?|不是|可以的?|能|不能|不行|不会|会|行|没有|"
-    r"当然|没错)",
+    r"((yes|yep|yeah|yup|no|nope|nah|sure|right|true|exactly|correct|absolutely|definitely|of course|never|always|"
+    r"both|either|neither|it (does|is|can(not)?|will)|you can(not)?)(?![a-z])|"
+    r"对+|是的?|不是|可以的?|能|不能|不行|不会|会|行|没有|当然|没错)",
     re.IGNORECASE,
 )
 TALK = re.compile(
@@ -169,7 +169,7 @@ def thanks(text: str) -> bool:
 
 def agrees(text: str) -> bool:
     """Whether words begin with a yes or a no."""
-    return bool(AGREEING.match(text.strip()))
+    return bool(AGREEING.match(text.strip()) or re.match(r"not\b", text.strip(), re.IGNORECASE))
 
 
 def is_promise(text: str) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from memory.exchanges import pair
 from memory.messages import Message
 from memory.pairing_score import SPLITS, Split, compare, labelled, links_of
-from memory.wording import is_talk
+from memory.wording import agrees, is_talk
 from tests.memory.making import said
 from tests.people import ADA, BOB, CHARLIE, CREATOR
 
@@ -100,6 +100,16 @@ def test_a_yes_answers_what_can_be_answered_so_and_nothing_else() -> None:
         ("Can I freeze it?", "Yes.")
     ]
     assert pairs(said("1", BOB, "How warm?"), said("2", ADA, "Yes.", minutes=1)) == []
+
+
+@pytest.mark.parametrize("text", ["Nothing beats rye.", "Now add salt.", "Normally 24.", "Surely", "Yesterday at noon"])
+def test_a_word_that_only_begins_like_yes_or_no_is_neither(text: str) -> None:
+    assert not agrees(text)
+
+
+@pytest.mark.parametrize("text", ["No.", "Yes, 24.", "Not yet.", "it can't", "you cannot", "是的", "不会的"])
+def test_yes_and_no_are_told(text: str) -> None:
+    assert agrees(text)
 
 
 def test_a_promise_is_no_answer_and_what_another_settled_waits_no_more() -> None:
