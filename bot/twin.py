@@ -21,7 +21,7 @@ from memory.journal import Journal
 from memory.messages import Answer, Event, Message, Person, Place, Source, name_uuid
 from memory.persona import PersonaCard
 from memory.prompt import prompt_sha256, render
-from memory.recall import Recall, Recollection
+from memory.recall import Recaller, Recollection
 from memory.remember import answer_event, message_event, question_event, remember
 from memory.vectors import Scope
 
@@ -48,7 +48,7 @@ class Twin:
     def __init__(
         self,
         journal: Journal,
-        recall: Recall,
+        recall: Recaller,
         *,
         voice: Voice,
         manner: Manner,

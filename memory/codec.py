@@ -107,8 +107,11 @@ def passage_from(found: Mapping[str, Any]) -> Passage:
 
 
 def answer_from(found: Mapping[str, Any]) -> Answer:
-    notes = tuple(Note(**{**note, "at": time_of(note["at"])}) for note in found["notes"])
-    return Answer(**{**found, "notes": notes})
+    return Answer(**{**found, "notes": tuple(map(note_from, found["notes"]))})
+
+
+def note_from(found: Mapping[str, Any]) -> Note:
+    return Note(**{**found, "at": time_of(found["at"])})
 
 
 def who_where_when(found: Mapping[str, Any], who: str) -> dict[str, Any]:

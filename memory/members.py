@@ -13,12 +13,14 @@ import sqlalchemy as sa
 from infra.database import reading
 from memory.codec import dumps, encoded, place_from, time_text
 from memory.journal import Journal, Writer
-from memory.messages import Event, Kind, Place
+from memory.messages import Event, Kind, Person, Place
 
-# What a member may choose. "met" is no choice: the twin has introduced itself to them.
-Choice = Literal["met", "direct", "remember"]
+# What a member may choose. "met" is no choice: the twin has introduced itself to them; "silent" is an admin's, for the
+# twin itself.
+Choice = Literal["met", "direct", "remember", "silent"]
 # What holds until a member says otherwise.
-DEFAULTS: dict[Choice, bool] = {"met": False, "direct": False, "remember": True}
+DEFAULTS: dict[Choice, bool] = {"met": False, "direct": False, "remember": True, "silent": False}
+TWIN = Person("twin", "everywhere", role="twin")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from memory.encode import IS_CJK, Encoder, content_terms, query_weights
 from memory.index import Index, dense_text, sparse_text
@@ -27,6 +28,12 @@ class Recollection:
     notes: tuple[Note, ...]
     confidence: float
     timings_ms: dict[str, float]
+
+
+class Recaller(Protocol):
+    """Whoever can be asked what memory knows: the index of this process, or the process that holds it."""
+
+    def recall(self, question: str, *, scope: Scope = EVERYBODY, limit: int = 2) -> Recollection: ...
 
 
 class Recall:

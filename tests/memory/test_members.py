@@ -1,0 +1,82 @@
+"""Choices, listening, cards and notices come from events alone, in whatever order they arrive."""
+
+from datetime import timedelta
+
+from memory.journal import Journal
+from memory.members import Members
+from memory.messages import Source
+from memory.remember import (
+    card_event,
+    choice_event,
+    exchange_event,
+    listening_event,
+    notice_event,
+    question_event,
+    remember,
+    report_event,
+)
+from tests.memory.making import GROUP, said, taught
+from tests.people import ADA, BOB, CHARLIE, CREATOR, NOON
+
+LATER = NOON + timedelta(hours=1)
+
+
+def test_the_later_choice_stands_whatever_arrives_first(journal: Journal) -> None:
+    for event in (
+        choice_event(BOB, "direct", value=True, at=LATER),
+        choice_event(BOB, "direct", value=False, at=NOON),
+    ):
+        remember(journal, [event], creator=CREATOR)
+
+    assert Members(journal).chosen(BOB.key, "direct")
+    assert not Members(journal).chosen(CHARLIE.key, "direct")
+    assert Members(journal).chosen(CHARLIE.key, "remember")
+
+
+def test_listening_is_off_until_an_admin_says_so(journal: Journal) -> None:
+    members = Members(journal)
+    assert not members.listening(GROUP.key)
+
+    remember(journal, [listening_event(GROUP, ADA, on=True, space="s", at=NOON)], creator=CREATOR)
+    assert members.listening(GROUP.key)
+    assert members.places("telegram") == [(GROUP, "s")]
+
+    remember(journal, [listening_event(GROUP, ADA, on=False, space="s", at=LATER)], creator=CREATOR)
+    assert members.places("telegram") == []
+
+
+def test_everybody_who_asked_is_told_once(journal: Journal) -> None:
+    members = Members(journal)
+    asked = [said(str(n), person, "What about rye?", minutes=n) for n, person in enumerate((BOB, CHARLIE))]
+    questions = [question_event(each, Source.TELEGRAM_DIRECT) for each in asked]
+    remember(journal, questions, creator=CREATOR)
+    remember(
+        journal, [exchange_event(taught("What about rye?", "Later."), answers=questions[0].message_id)], creator=CREATOR
+    )
+
+    waiting = members.notices("telegram")
+    assert [(each.person, each.message_id, each.answer) for each in waiting] == [
+        (BOB.key, "0", "Later."),
+        (CHARLIE.key, "1", "Later."),
+    ]
+
+    remember(journal, [notice_event(waiting[0].question_id, "telegram", at=NOON)], creator=CREATOR)
+    assert [each.person for each in members.notices("telegram")] == [CHARLIE.key]
+
+
+def test_the_last_card_of_a_question_counts(journal: Journal) -> None:
+    for message_id, at in (("5", NOON), ("6", LATER)):
+        remember(journal, [card_event(1, message_id, place=GROUP, message_id=message_id, at=at)], creator=CREATOR)
+
+    assert Members(journal).cards("telegram")[1].message_id == "6"
+
+
+def test_a_report_is_shown_to_the_creator_once(journal: Journal) -> None:
+    members = Members(journal)
+    remember(journal, [report_event("answer", BOB, reason="wrong", at=NOON)], creator=CREATOR)
+    (report,) = members.reports("telegram")
+    assert (report.answer, report.reason) == ("answer", "wrong")
+
+    remember(journal, [notice_event(report.id, "telegram", at=NOON)], creator=CREATOR)
+
+    assert members.reports("telegram") == []
