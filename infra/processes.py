@@ -74,6 +74,7 @@ class Child:
     name: str
     arguments: Sequence[str]
     log: Path
+    grace_s: float = GRACE_S
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     failures: int = 0
@@ -106,7 +107,10 @@ class Supervisor:
             self._thread.join()
         for child in self.children:
             if child.process is not None:
-                stop(child.process)
+                signal_group(child.process, signal.SIGTERM)
+        for child in self.children:
+            if child.process is not None:
+                stop(child.process, child.grace_s)
 
     def _start(self, child: Child) -> None:
         child.process = start(child.arguments, log=child.log)

@@ -187,8 +187,8 @@ def open_twin(settings: Settings) -> TwinHere:
         memory.recall,
         voice=voice,
         manner=manner(settings),
-        creator=settings.creator_keys,
-        silenced=silence_file(settings).exists,
+        creator=settings.creator_keys | frozenset(settings.creator.teachers),
+        silenced=lambda: silenced(settings, memory.journal),
         clock=now,
     )
     return TwinHere(twin, memory, voices)
@@ -209,3 +209,24 @@ def manner(settings: Settings) -> "Manner":
 def silence_file(settings: Settings) -> Path:
     """While this file is there the twin says nothing: a file works with everything else broken, and at once."""
     return settings.data_folder / "silenced"
+
+
+def silenced(settings: Settings, journal: "Journal") -> bool:
+    """Whether the kill switch is thrown: here, or in the journal by a process elsewhere."""
+    from memory.members import TWIN, Members
+
+    return silence_file(settings).exists() or Members(journal).chosen(TWIN.key, "silent")
+
+
+def set_silence(settings: Settings, journal: "Journal", *, on: bool) -> None:
+    """Throw the kill switch, or lift it. The file comes first: it works even when the journal does not."""
+    from memory.members import TWIN
+    from memory.remember import choice_event, remember
+
+    path = silence_file(settings)
+    if on:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    else:
+        path.unlink(missing_ok=True)
+    remember(journal, [choice_event(TWIN, "silent", value=on, at=now())], creator=frozenset())

@@ -6,7 +6,7 @@ The journal takes writers from several processes, so none of these needs the run
 from pathlib import Path
 from typing import Any
 
-from infra.cli.compose import creator_person, import_context, now, open_journal, settings_of, silence_file
+from infra.cli.compose import creator_person, import_context, now, open_journal, set_silence, settings_of
 from infra.cli.console import err, out, print_json, table
 from infra.errors import UserMistake
 
@@ -82,14 +82,10 @@ def inbox_dismiss(home: Path | None, number: int, *, as_json: bool) -> None:
 
 def silence(home: Path | None, state: str) -> None:
     """Throw the kill switch, or lift it."""
-    path = silence_file(settings_of(home))
+    settings = settings_of(home)
     if state not in {"on", "off"}:
         raise UserMistake(f"silence takes 'on' or 'off', not {state!r}.")
-    if state == "on":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    else:
-        path.unlink(missing_ok=True)
+    set_silence(settings, open_journal(settings), on=state == "on")
     err().print(f"The twin is {'silenced' if state == 'on' else 'speaking again'}.")
 
 
@@ -99,3 +95,24 @@ def tell(document: dict[str, Any], sentence: str, *, as_json: bool) -> None:
         print_json(document)
     else:
         err().print(sentence)
+
+
+def forget(home: Path | None, author: str, *, as_json: bool) -> None:
+    """Erase what one person wrote, and taint the voices that learned from it."""
+    from infra.cli.operations import House
+    from memory.forget import forget_person
+
+    settings = settings_of(home)
+    if ":" not in author:
+        raise UserMistake(f"{author!r} must be PLATFORM:ID, for example discord:1234.")
+    journal = open_journal(settings)
+    creator = settings.creator_keys | frozenset(settings.creator.teachers)
+    done = forget_person(journal, author, creator=creator, now=now())
+    House(settings, journal).forgotten(done.exchanges, reason="somebody was forgotten")
+    receipt = {
+        "receipt": done.receipt,
+        "messages": done.messages,
+        "exchanges": len(done.exchanges),
+        "events": done.events,
+    }
+    tell(receipt, ", ".join(f"{count} {what}" for what, count in receipt.items()), as_json=as_json)

@@ -76,6 +76,18 @@ def serve(
 
 
 @app.command()
+def bot(
+    home: Home = None,
+    platform: Annotated[str | None, typer.Option(help="discord or telegram; default: each that has a token.")] = None,
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run only the bots, beside the API or across the network from it (bot.api)."""
+    from infra.cli.bots import bot as run
+
+    run(home, platform, parent=parent)
+
+
+@app.command()
 def worker(home: Home = None) -> None:
     """Run only the Celery worker, for deployment."""
     from infra.cli.run import worker as run
@@ -168,6 +180,18 @@ def silence(
     from infra.cli.feed import silence as run
 
     run(home, state)
+
+
+@app.command()
+def forget(
+    author: Annotated[str, typer.Option(help="PLATFORM:ID of the person to forget.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Erase what one person wrote from journal, index and datasets; a receipt of what went."""
+    from infra.cli.feed import forget as run
+
+    run(home, author, as_json=as_json)
 
 
 @dataset_app.command("build")

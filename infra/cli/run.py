@@ -4,12 +4,16 @@ import os
 import sys
 from pathlib import Path
 
+from infra.cli.bots import configured
 from infra.cli.compose import open_twin, settings_of
 from infra.cli.console import err
 from infra.errors import UserMistake
 from infra.processes import Child, Supervisor
 from infra.remote import Remote
 from infra.settings import Settings, child_environment
+
+# How long a bot may take to finish the replies it has begun.
+REPLIES_S = 25.0
 
 
 def up(home: Path | None, *, port: int | None) -> None:
@@ -44,10 +48,20 @@ def greet(url: str) -> None:
 def children(settings: Settings) -> list[Child]:
     """What runs beside the API."""
     logs = settings.data_folder / "logs"
-    return [
+    parts = [
         Child(role, ["-m", "trainer.app", role, "--home", str(settings.home)], logs / f"{role}.log")
         for role in ("worker", "beat")
     ]
+    bots = [
+        Child(
+            name,
+            ["-m", "infra.cli.main", "bot", "--platform", name, "--home", str(settings.home)],
+            logs / f"{name}.log",
+            grace_s=REPLIES_S,
+        )
+        for name in configured(settings)
+    ]
+    return [*parts, *bots]
 
 
 def worker(home: Path | None) -> None:

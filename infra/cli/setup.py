@@ -140,6 +140,18 @@ def check_creator(settings: Settings) -> str:
     return f"{settings.creator.name}, known as {', '.join(settings.creator.ids)}"
 
 
+def check_discord(settings: Settings) -> str:
+    from infra.cli.platforms import check_discord as check
+
+    return check(settings)
+
+
+def check_telegram(settings: Settings) -> str:
+    from infra.cli.platforms import check_telegram as check
+
+    return check(settings)
+
+
 CHECKS: dict[str, Callable[[Settings], str]] = {
     "packages": check_python,
     "disk": check_disk,
@@ -147,4 +159,6 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
     "journal": check_journal,
     "base model": check_model,
     "adapter": check_adapter,
+    "discord": check_discord,
+    "telegram": check_telegram,
 }

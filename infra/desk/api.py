@@ -9,9 +9,9 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
@@ -23,6 +23,9 @@ from infra.runs import Runs, document
 from memory.journal import Journal
 from memory.messages import Person
 from memory.recall import Recall
+from memory.vectors import Scope
+
+Limit = Annotated[int, Query(ge=1, le=10)]
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,9 @@ def router(parts: Parts) -> APIRouter:
         return {"counted": True}
 
     @routes.get("/recall")
-    async def recall(question: str) -> dict[str, Any]:
+    async def recall(question: str, community: str = "main", limit: Limit = 2) -> dict[str, Any]:
         await parts.drain()
-        found = await asyncio.to_thread(parts.recall.recall, question)
+        found = await asyncio.to_thread(parts.recall.recall, question, scope=Scope(community), limit=limit)
         return {
             "confidence": found.confidence,
             "notes": [asdict(note) for note in found.notes],

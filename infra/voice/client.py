@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import httpx
 
 from infra.errors import Busy, ServiceTrouble, UnderstudyError, UserMistake
+from infra.remote import Remote
 from infra.voice.chat import Finish, Piece, Sampling, Turn
 from infra.voice.engine import Engine
 
@@ -77,6 +78,23 @@ class HttpVoice:
         except httpx.HTTPError as error:
             raise ServiceTrouble(f"The voice at {self._url} broke off ({type(error).__name__}).") from error
         yield Piece("", finish_of(chunks, first=(first - began) * 1000, total=(loop.time() - began) * 1000))
+
+
+class MovingVoice:
+    """The server that `find` names at the moment: one that restarts may come back at another address."""
+
+    def __init__(self, find: Callable[[], Remote | None], *, model: str) -> None:
+        self._find, self._model = find, model
+
+    async def stream(self, turns: Sequence[Turn], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+        """See `chat.Voice`."""
+        remote = await asyncio.to_thread(self._find)
+        if remote is None:
+            raise ServiceTrouble('The twin\'s voice cannot be reached: start it with "understudy up".')
+        pieces = HttpVoice(remote.url, model=self._model, token=remote.token).stream(turns, sampling)
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                yield piece
 
 
 def request_body(turns: Sequence[Turn], sampling: Sampling, *, model: str) -> dict[str, object]:

@@ -1,0 +1,98 @@
+"""What the bot's admins set in motion, with the parts of this installation. See `bot/community.py`, Operations."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from infra.adapters import BASE
+from infra.cli.compose import adapter_store, now, open_runs, set_silence, silenced
+from infra.errors import ServiceTrouble
+from infra.remote import Remote
+from infra.runs import document
+from infra.settings import Settings
+from memory.journal import Journal
+
+
+def running_twin(settings: Settings) -> Remote | None:
+    """The API of the running twin: on another machine where the settings name one, else on this."""
+    if settings.bot.api:
+        token = settings.api.token
+        return Remote(settings.bot.api.rstrip("/"), token.get_secret_value() if token else None)
+    return Remote.find(settings)
+
+
+@dataclass(frozen=True)
+class House:
+    """Operations over this installation's journal, run table, broker and running twin."""
+
+    settings: Settings
+    journal: Journal
+
+    def plan(self) -> Mapping[str, Any]:
+        from trainer.cycle import harvest_counts
+
+        return harvest_counts(self.settings, self.journal)
+
+    def retrain(self) -> tuple[str, bool]:
+        from infra.queue import ring
+        from trainer.app import queue_app
+
+        run, made = open_runs(self.settings, self.journal).create(
+            "retrain", f"manual:{now().isoformat()}", options={}, now=now()
+        )
+        ring(queue_app(self.settings), run.id)
+        return run.id, made
+
+    def run(self, run_id: str) -> Mapping[str, Any]:
+        return document(open_runs(self.settings, self.journal).get(run_id))
+
+    def voices(self) -> Mapping[str, Any]:
+        found = self._twin().get("/admin/voices")
+        assert isinstance(found, dict)
+        return found
+
+    def rollback(self) -> str:
+        return str(self._twin().post("/admin/voices/rollback")["voice"])
+
+    def picture(self, version: str) -> bytes:
+        from trainer.card import from_json
+        from trainer.evalpicture import picture
+        from trainer.gate import decide
+
+        folder = adapter_store(self.settings).folder(version)
+        card = from_json(json.loads((folder / "evalcard.json").read_text(encoding="utf-8")))
+        return picture(card, decide(card))
+
+    def silence(self, *, on: bool) -> None:
+        set_silence(self.settings, self.journal, on=on)
+
+    def silenced(self) -> bool:
+        return silenced(self.settings, self.journal)
+
+    def forgotten(self, exchanges: tuple[str, ...], *, reason: str) -> None:
+        store = adapter_store(self.settings)
+        tainted = store.taint_learned(exchanges, reason)
+        self._drop_datasets(set(exchanges))
+        if store.current() in tainted:
+            store.point(None)
+            if (twin := running_twin(self.settings)) is not None:
+                twin.post("/admin/voices/promote", version=BASE)
+
+    def permission(self) -> tuple[str, str] | None:
+        recorded = self.settings.permissions.discord_training
+        return (recorded.reference, str(recorded.date)) if recorded else None
+
+    def _drop_datasets(self, exchanges: set[str]) -> None:
+        """Remove what any run froze of these exchanges; a run under way starts its stages again without them."""
+        for harvest in (self.settings.data_folder / "runs").glob("*/harvest/exchanges.jsonl"):
+            lines = harvest.read_text(encoding="utf-8").splitlines()
+            if exchanges & {json.loads(line)["id"] for line in lines}:
+                shutil.rmtree(harvest.parent.parent, ignore_errors=True)
+
+    def _twin(self) -> Remote:
+        found = running_twin(self.settings)
+        if found is None:
+            raise ServiceTrouble('The twin is not running. Start it with "understudy up".')
+        return found
