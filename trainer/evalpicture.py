@@ -27,7 +27,7 @@ def picture(card: EvalCard, verdict: Verdict) -> bytes:
         draw.text((MARGIN, top + 4), LABELS[name][0], INK, font=text)
         draw.text((MARGIN, top + 24), "more is better" if more_is_better else "less is better", GREY, font=small)
         bars(draw, top, before, after)
-        draw.text((BARS[1] + 12, top + 10), f"{before:.2f} → {after:.2f}", INK, font=small)
+        draw.text((BARS[1] + 12, top + 10), f"{before:.2f} to {after:.2f}", INK, font=small)
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True)
     return out.getvalue()
