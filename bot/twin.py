@@ -72,10 +72,13 @@ class Twin:
         the platform fails: a memory or voice that fails becomes a reply that says so.
         """
         identity = blank(message, "declined", "").id
-        if identity in self._answering or (await asyncio.to_thread(self._journal.answer, identity)) is not None:
-            return blank(message, outcome="declined", reason="this message is answered already")
+        again = blank(message, "declined", "this message is answered already")
+        if identity in self._answering:
+            return again
         self._answering.add(identity)
         try:
+            if (await asyncio.to_thread(self._journal.answer, identity)) is not None:
+                return again
             return await self._answer(message, reply, source=source, language=language, offers=offers)
         finally:
             self._answering.discard(identity)
