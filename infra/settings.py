@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -343,11 +344,24 @@ def load_settings(home: Path) -> Settings:
         raise UserMistake(f'There is no {CONFIG} in {str(home)!r}. Run "understudy init" there first.') from error
     except (OSError, ValueError) as error:
         raise UserMistake(f"{str(path)!r} cannot be read: {error}.") from error
+    read_env_file(home / ".env")
     refuse_unknown_variables()
     try:
         return Settings(**{**given, "home": home})
     except ValidationError as error:
         raise UserMistake(f"{CONFIG} or the environment: {'; '.join(in_words(e) for e in error.errors())}.") from error
+
+
+def read_env_file(path: Path) -> None:
+    """Take our variables from `.env`, as docker compose does; what the environment has already stands.
+
+    They go into the environment, so that the worker and the bots that this process starts have them too.
+    """
+    if not path.is_file():
+        return
+    for name, value in dotenv_values(path, encoding="utf-8").items():
+        if name.startswith(PREFIX) and value:
+            os.environ.setdefault(name, value)
 
 
 def in_words(error: Mapping[str, Any]) -> str:

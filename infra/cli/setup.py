@@ -53,8 +53,10 @@ SETTINGS_HEAD = """# Understudy's settings. Everything left out has a default: d
 # Any key can come from the environment (UNDERSTUDY_API__PORT=8400) and any secret from a file
 # (UNDERSTUDY_API__TOKEN_FILE=/run/secrets/token). `ids` are PLATFORM:ID, as in "telegram:12345": names prove nothing.
 """
-ENV_TEXT = """# Secrets for docker compose and shells; keep this file private. Read docs/settings.md for what there is.
+ENV_TEXT = """# Secrets; keep this file private. The environment wins over it. docs/settings.md lists what there is.
 # UNDERSTUDY_API__TOKEN=
+# UNDERSTUDY_DISCORD__TOKEN=
+# UNDERSTUDY_TELEGRAM__TOKEN=
 """
 
 

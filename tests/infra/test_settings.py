@@ -117,3 +117,42 @@ def test_home_comes_from_the_option_then_the_environment(tmp_path: Path, monkeyp
 
     assert find_home(None) == tmp_path
     assert find_home(Path("here")) == Path("here")
+
+
+def test_secrets_come_from_the_env_file_and_the_environment_wins(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNDERSTUDY_API__PORT", "8400")
+    token = "111111:from-the-file-0123456789"
+    (home / ".env").write_text(
+        f"UNDERSTUDY_TELEGRAM__TOKEN={token}\nUNDERSTUDY_API__PORT=9\nOTHER=1\n", encoding="utf-8"
+    )
+    monkeypatch.delenv("UNDERSTUDY_TELEGRAM__TOKEN", raising=False)
+
+    settings = load_settings(home)
+
+    assert settings.telegram.token is not None
+    assert settings.telegram.token.get_secret_value() == token
+    assert settings.api.port == 8400
+    monkeypatch.delenv("UNDERSTUDY_TELEGRAM__TOKEN")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[discord]\napi = "https://discord.corn/api/v10"', "discord.api"),
+        ('[discord]\napi = "http://discord.com/api/v10"', "discord.api"),
+        ('[discord]\ngateway = "wss://gateway.discord.gg.evil.example/"', "discord.gateway"),
+        ('[telegram]\napi = "https://api.telegram.org@evil.example"', "telegram.api"),
+        ('[telegram]\nwebhook_url = "https://ada.example/hook"', "webhook_secret"),
+        ('[discord]\ntoken = "your-token-here"', "discord.token"),
+    ],
+)
+def test_a_platform_s_token_goes_to_the_platform_or_nowhere(home: Path, text: str, said: str) -> None:
+    assert said in refusal(home, text)
+
+
+def test_another_root_needs_the_explicit_word(home: Path) -> None:
+    path = home / "understudy.toml"
+    foreign = '[telegram]\napi = "https://bot-api.ada.example"\n[bot]\nforeign_roots = true\n'
+    path.write_text(path.read_text(encoding="utf-8") + foreign, encoding="utf-8")
+
+    assert load_settings(home).telegram.api == "https://bot-api.ada.example"
