@@ -78,7 +78,9 @@ def doctor(home: Path | None, *, as_json: bool) -> None:
     else:
         console = out()
         for check in checks:
-            console.print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.found}", markup=False)
+            console.print(
+                f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.found}", markup=False, soft_wrap=True
+            )
     if not all(check.passed for check in checks):
         raise typer.Exit(1)
 

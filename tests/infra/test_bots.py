@@ -1,0 +1,146 @@
+"""`understudy up` with both platforms as a user runs it: real processes, real libraries, the real voice and memory."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.cli.compose import open_journal
+from infra.settings import child_environment, load_settings
+from tests.fakes.discord import DEFAULT, FakeDiscord
+from tests.fakes.telegram import FakeTelegram
+from tests.infra.running import QA, understudy
+
+WARM = "How warm should the dough be?"
+
+
+def settled(home: Path, discord: FakeDiscord, telegram: FakeTelegram, *, ada: int) -> dict[str, str]:
+    """A home whose creator is Ada on both, and the environment that points it at the doubles."""
+    ids = ("--creator-id", f"discord:{discord.owner_id}", "--creator-id", f"telegram:{ada}")
+    understudy(home, "init", "--yes", "--creator", "Ada", *ids)
+    (home / "qa.csv").write_text(QA, encoding="utf-8")
+    understudy(home, "import", str(home / "qa.csv"))
+    return child_environment(
+        UNDERSTUDY_DISCORD__TOKEN=discord.token,
+        UNDERSTUDY_DISCORD__API=discord.api,
+        UNDERSTUDY_DISCORD__GATEWAY=discord.gateway,
+        UNDERSTUDY_TELEGRAM__TOKEN=telegram.token,
+        UNDERSTUDY_TELEGRAM__API=telegram.api,
+    )
+
+
+@asynccontextmanager
+async def running(home: Path, environment: dict[str, str], *command: str) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """A command of ours as a process, ended with SIGTERM; nothing of it is left behind."""
+    log = home / "out.log"
+    arguments = [sys.executable, "-m", "infra.cli.main", *command, "--home", str(home)]
+    with log.open("ab") as output:
+        process = subprocess.Popen(arguments, stdout=output, stderr=output, env=environment)
+    try:
+        yield process
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 60) in {0, -signal.SIGTERM}, log.read_text(encoding="utf-8")
+        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def eventually(there: Callable[[], bool], home: Path, timeout_s: float = 120) -> None:
+    """Wait for something that a process does."""
+    deadline = time.monotonic() + timeout_s
+    while not there():
+        logs = [home / "out.log", *(home / "data" / "logs").glob("*.log")]
+        assert time.monotonic() < deadline, "\n".join(log.read_text(encoding="utf-8")[-1500:] for log in logs)
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.timeout(400)
+async def test_both_platforms_answer_from_one_memory_and_end_in_good_order(tmp_path: Path) -> None:
+    async with FakeDiscord() as discord, FakeTelegram() as telegram:
+        ada, bob = telegram.user("Ada"), telegram.user("Bob")
+        environment = settled(tmp_path, discord, telegram, ada=ada)
+        guild = discord.guild()
+        channel, carl = discord.channel(guild), discord.user("Carl")
+        discord.member(guild, carl, DEFAULT)
+
+        async with running(tmp_path, environment, "up", "--port", "0"):
+            await eventually(lambda: bool(discord.commands) and bool(telegram.commands), tmp_path)
+            await telegram.start(bob)
+            await telegram.say(bob, telegram.private(bob), WARM)
+            await discord.say(carl, channel, f"<@{discord.bot_id}> {WARM}")
+
+            def answered() -> bool:
+                said = [*discord.said_by_bot(channel)]
+                texts = [each.content for each in said] + [each.text for each in telegram.said_by_bot(bob)]
+                return sum("How warm should the dough be" in text and "stand-in" in text for text in texts) == 2
+
+            await eventually(answered, tmp_path)
+
+        assert discord.violations == []
+        assert telegram.violations == []
+    journal = open_journal(load_settings(tmp_path))
+    shown = [journal.unshown(name, since=datetime(2026, 1, 1, tzinfo=UTC)) for name in ("discord", "telegram")]
+    journal.close()
+    assert shown == [[], []]
+
+
+@pytest.mark.timeout(400)
+async def test_a_bot_without_the_api_says_so_loses_nothing_and_comes_back_by_itself(tmp_path: Path) -> None:
+    async with FakeDiscord() as discord, FakeTelegram() as telegram:
+        ada, bob = telegram.user("Ada"), telegram.user("Bob")
+        environment = settled(tmp_path, discord, telegram, ada=ada)
+        private = telegram.private(bob)
+        async with running(tmp_path, environment, "bot", "--platform", "telegram"):
+            await eventually(lambda: bool(telegram.commands), tmp_path)
+            await telegram.start(bob)
+            await telegram.say(bob, private, WARM)
+            await eventually(lambda: any("went wrong" in each.text for each in telegram.said_by_bot(bob)), tmp_path)
+
+            async with running(tmp_path, environment, "serve", "--port", "0"):
+                await eventually((tmp_path / "data" / "run" / "api.json").exists, tmp_path)
+                await telegram.say(bob, private, "How warm should dough be?")
+                await eventually(
+                    lambda: any("1 [" in each.text or "1 How" in each.text for each in telegram.said_by_bot(bob)),
+                    tmp_path,
+                )
+
+        journal = open_journal(load_settings(tmp_path))
+        waiting = [item.question for item in journal.inbox()]
+        journal.close()
+        assert waiting == [WARM]
+        assert telegram.violations == []
+
+
+def test_a_platform_without_a_token_is_said_in_a_sentence(home: Path) -> None:
+    done = understudy(home, "bot", "--platform", "discord", code=1)
+
+    assert "UNDERSTUDY_DISCORD__TOKEN" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_doctor_says_what_the_platforms_allow(tmp_path: Path) -> None:
+    async with FakeDiscord() as discord, FakeTelegram() as telegram:
+        environment = settled(tmp_path, discord, telegram, ada=telegram.user("Ada"))
+        command = [sys.executable, "-m", "infra.cli.main", "doctor", "--home", str(tmp_path)]
+
+        done = await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, text=True)
+
+        assert "everything but listening works" in done.stdout
+        assert "privacy mode is on" in done.stdout
+        environment["UNDERSTUDY_TELEGRAM__TOKEN"] = "4242:" + "x" * 35
+        environment["UNDERSTUDY_DISCORD__MESSAGE_CONTENT"] = "true"
+        done = await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "Message Content Intent is off" in done.stdout
+        assert "Telegram does not know this token" in done.stdout
+        assert "4242" not in done.stdout + done.stderr
