@@ -17,19 +17,27 @@ async def press(community: Community, action: str, caller: Caller, *, typed: str
 
     A button that outlived what it was for is answered with a sentence: buttons stay in chats for years.
     """
+    if refusal := refused(community, action, caller):
+        return refusal
     verb, _, argument = action.partition(":")
-    if verb not in PRESSES:
-        return community.screen("gone", caller)
-    if verb in FOR_ADMINS and not community.is_admin(caller):
-        return community.screen("for_admins", caller)
-    if verb in FOR_CREATOR and not community.is_creator(caller):
-        return community.screen("for_creator", caller)
     try:
         return await PRESSES[verb](community, caller, argument, typed)
     except UserMistake:
         return community.screen("gone", caller)
     except ServiceTrouble:
         return community.screen("service_down", caller)
+
+
+def refused(community: Community, action: str, caller: Caller) -> Screen | None:
+    """Why this caller may not press this; None when they may. A platform asks before it shows a form."""
+    verb = action.partition(":")[0]
+    if verb not in PRESSES:
+        return community.screen("gone", caller)
+    if verb in FOR_ADMINS and not community.is_admin(caller):
+        return community.screen("for_admins", caller)
+    if verb in FOR_CREATOR and not community.is_creator(caller):
+        return community.screen("for_creator", caller)
+    return None
 
 
 async def up(community: Community, caller: Caller, answer_id: str, typed: str) -> Screen:
