@@ -25,7 +25,10 @@ def answer_question(journal: Journal, number: int, *, answer: str, creator: Pers
     item = waiting(journal, number)
     # The answer is the creator's own; the question stays the member's, on the terms it came under.
     exchange = replace(
-        given(item.question, answer, creator=creator, now=now), question_source=item.source, asker=item.asker
+        given(item.question, answer, creator=creator, now=now),
+        question_source=item.source,
+        question_place=item.place.key,
+        asker=item.asker,
     )
     remember(journal, [exchange_event(exchange, answers=item.question_id)], creator=frozenset({creator.key}))
     return exchange

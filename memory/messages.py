@@ -108,8 +108,9 @@ class Exchange:
     """A question and the creator's answer to it. `asker` is None when nobody in particular asked.
 
     `source` is where the answer came from and `question_source` where the question did; training needs both to be
-    eligible. `question_ids` and `answer_ids` are message ids when it was paired from a conversation. `pairing` says
-    which rule paired it ("given" when it came as a pair).
+    eligible. `question_place` is the key of the place where it was asked, if that is not `place`. `question_ids` and
+    `answer_ids` are message ids when it was paired from a conversation. `pairing` says which rule paired it ("given"
+    when it came as a pair).
     """
 
     id: str
@@ -126,6 +127,7 @@ class Exchange:
     pairing: Literal["given", "reply", "thread", "mention", "near"] = "given"
     title: str = ""
     url: str = ""
+    question_place: str = ""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ def may_train(
     if answer:
         return Eligibility(eligible=False, reason=f"answer: {answer}")
     asker = exchange.asker.key if exchange.asker else ""
-    question = half(exchange.question_source, asker, place, consent=consent, permissions=permissions)
+    asked_in = exchange.question_place or place
+    question = half(exchange.question_source, asker, asked_in, consent=consent, permissions=permissions)
     if question:
         return Eligibility(eligible=False, reason=f"question: {question}")
     return Eligibility(eligible=True, reason="eligible")
