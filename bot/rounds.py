@@ -6,6 +6,7 @@ nothing.
 
 import asyncio
 import hashlib
+from collections.abc import Awaitable, Callable
 
 from bot import cards
 from bot.community import Community
@@ -22,23 +23,28 @@ ROUND_S = 2.0
 # When the platform is down, its next round waits this long.
 TROUBLE_S = 15.0
 
+Part = Callable[[Community, Platform], Awaitable[None]]
+
 
 async def rounds(community: Community, platform: Platform, stopping: asyncio.Event) -> None:
     """Go round until asked to stop."""
     while not stopping.is_set():
-        wait = ROUND_S
+        waits = [await turn(part, community, platform) for part in (show_cards, tell_members, show_reports)]
         try:
-            await show_cards(community, platform)
-            await tell_members(community, platform)
-            await show_reports(community, platform)
-        except Busy as busy:
-            wait = float(busy.retry_after_s)
-        except ServiceTrouble:
-            wait = TROUBLE_S
-        try:
-            await asyncio.wait_for(stopping.wait(), wait)
+            await asyncio.wait_for(stopping.wait(), max(waits))
         except TimeoutError:
             continue
+
+
+async def turn(part: Part, community: Community, platform: Platform) -> float:
+    """One part of a round; returns for how long to rest. What keeps one from being shown keeps back no other."""
+    try:
+        await part(community, platform)
+    except Busy as busy:
+        return float(busy.retry_after_s)
+    except ServiceTrouble:
+        return TROUBLE_S
+    return ROUND_S
 
 
 async def show_cards(community: Community, platform: Platform) -> None:
