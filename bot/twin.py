@@ -92,8 +92,9 @@ class Twin:
         decision = decide(
             message,
             silenced=self._silenced(),
-            asked_last_minute=self._rate(message.person.key),
-            place_last_minute=self._rate(message.place.key),
+            # A private chat may have its person's number, as on Telegram.
+            asked_last_minute=self._rate(f"by {message.person.key}"),
+            place_last_minute=self._rate(f"in {message.place.key}"),
         )
         if decision.action == "ignore":
             return blank(message, outcome="declined", reason=decision.reason)
