@@ -6,6 +6,7 @@ from bot import inbox
 from bot.community import Community
 from bot.inbox import answer_question, given, waiting
 from bot.screens import Button, Caller, Form, Screen
+from infra.errors import UserMistake
 from memory.journal import InboxItem
 from memory.remember import exchange_event, preference_event
 
@@ -23,17 +24,27 @@ def card(community: Community, item: InboxItem, *, draft: str, language: str) ->
 
 
 def card_buttons(community: Community, caller: Caller, number: int, *, draft: str) -> tuple[Button, ...]:
-    title, field = community.say("inbox_answer", caller), community.say("inbox_field", caller)
-    edit = community.say("inbox_edit", caller)
-    drafted = (
-        Button(community.say("inbox_use", caller), f"use:{number}"),
-        Button(edit, f"edit:{number}", Form(f"edit:{number}", edit, field, draft)),
-    )
+    def filled(key: str, verb: str, value: str = "") -> Button:
+        title, action = community.say(key, caller), f"{verb}:{number}"
+        return Button(title, action, Form(action, title, community.say("inbox_field", caller), value))
+
+    use = Button(community.say("inbox_use", caller), f"use:{number}")
     return (
-        Button(title, f"answer:{number}", Form(f"answer:{number}", title, field)),
-        *(drafted if draft else ()),
+        filled("inbox_answer", "answer"),
+        *((use, filled("inbox_edit", "edit", draft)) if draft else ()),
         Button(community.say("inbox_dismiss", caller), f"dismiss:{number}"),
     )
+
+
+def form(community: Community, action: str, caller: Caller) -> Form | None:
+    """The form behind a button of a card; None when its question does not wait any more."""
+    number = int(action.partition(":")[2])
+    try:
+        draft = community.members.draft(waiting(community.journal, number).question_id)
+    except UserMistake:
+        return None
+    buttons = card_buttons(community, caller, number, draft=draft)
+    return next((button.form for button in buttons if button.action == action), None)
 
 
 def creator_caller(community: Community, item: InboxItem, language: str) -> Caller:

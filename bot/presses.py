@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from bot import cards, commands, feedback
 from bot.community import Community
-from bot.screens import Caller, Screen
+from bot.screens import Caller, Form, Screen
 from infra.errors import ServiceTrouble, UserMistake
 from memory.messages import Source
 from memory.remember import choice_event, question_event, report_event
@@ -37,6 +37,16 @@ def refused(community: Community, action: str, caller: Caller) -> Screen | None:
         return community.screen("for_admins", caller)
     if verb in FOR_CREATOR and not community.is_creator(caller):
         return community.screen("for_creator", caller)
+    return None
+
+
+def form(community: Community, action: str, caller: Caller) -> Form | None:
+    """The form behind a button, made anew from its action: buttons outlive the processes that drew them."""
+    verb, _, argument = action.partition(":")
+    if verb == "report":
+        return commands.report_button(community, caller, argument).form
+    if verb in {"answer", "edit"} and argument.isdigit():
+        return cards.form(community, action, caller)
     return None
 
 
