@@ -27,17 +27,23 @@ Part = Callable[[Community, Platform], Awaitable[None]]
 
 
 async def rounds(community: Community, platform: Platform, stopping: asyncio.Event) -> None:
-    """Go round until asked to stop."""
+    """Go round until asked to stop. What keeps one part from being shown keeps back no other."""
+    async with asyncio.TaskGroup() as parts:
+        for part in (show_cards, tell_members, show_reports):
+            parts.create_task(repeat(part, community, platform, stopping))
+
+
+async def repeat(part: Part, community: Community, platform: Platform, stopping: asyncio.Event) -> None:
     while not stopping.is_set():
-        waits = [await turn(part, community, platform) for part in (show_cards, tell_members, show_reports)]
+        wait = await turn(part, community, platform)
         try:
-            await asyncio.wait_for(stopping.wait(), max(waits))
+            await asyncio.wait_for(stopping.wait(), wait)
         except TimeoutError:
             continue
 
 
 async def turn(part: Part, community: Community, platform: Platform) -> float:
-    """One part of a round; returns for how long to rest. What keeps one from being shown keeps back no other."""
+    """One part of a round; returns for how long to rest."""
     try:
         await part(community, platform)
     except Busy as busy:
