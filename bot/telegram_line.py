@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -45,7 +46,7 @@ class Pace:
         # Each of these still has to send its final message.
         self.finals = 0
         self._spent: deque[float] = deque(maxlen=64)
-        self._muted_until = 0.0
+        self._last = self._muted_until = 0.0
 
     def free(self) -> bool:
         """Whether a preview may go now: not too soon, and never in the place of a final message."""
@@ -55,10 +56,16 @@ class Pace:
 
     def due_s(self) -> float:
         """How long until the chat's last message is old enough."""
-        return self._spent[-1] + self.interval_s - time.monotonic() if self._spent else 0.0
+        return self._last + self.interval_s - time.monotonic()
 
     def spend(self) -> None:
-        self._spent.append(time.monotonic())
+        """Count a message that is about to go: two replies must not both take the same moment."""
+        self._last = time.monotonic()
+        self._spent.append(self._last)
+
+    def spent(self) -> None:
+        """It went; on a slow line that is later than it was begun."""
+        self._last = time.monotonic()
 
     def mute(self, seconds: float) -> None:
         self._muted_until = max(self._muted_until, time.monotonic() + seconds)
@@ -83,25 +90,30 @@ class Line:
 
     # Screens and forms.
 
-    async def show(self, place: Place, screen: Screen, *, reply_to: str = "", meaning: Meaning | None = None) -> str:
-        """Send a screen, and note what its buttons ask and what else its message stands for; returns its id."""
+    async def show(self, place: Place, screen: Screen, *, reply_to: str = "") -> str:
+        """Send a screen; returns the id of the message with its buttons."""
         if screen.file:
-            shown = await self._file(place, screen, reply_to=reply_to)
-        else:
-            first, *rest = parts_of(screen)
-            shown = await self.write(place, first, reply_to=reply_to)
-            for part in rest:  # the first part stands already: giving up now would show it twice
-                shown = await insist(partial(self.write, place, part))
-        await self.mean(place, shown, {**asked_by(screen), **(meaning or {})})
+            return await self._file(place, screen, reply_to=reply_to)
+        first, *rest = parts_of(screen)
+        shown = await self.write(place, first, reply_to=reply_to)
+        for part in rest:  # the first part stands already: giving up now would show it twice
+            shown = await insist(partial(self.write, place, part))
         return shown
 
-    async def change(self, place: Place, message_id: str, screen: Screen, *, meaning: Meaning | None = None) -> None:
+    async def show_meaning(self, place: Place, screen: Screen, meaning: Meaning) -> str:
+        """Send a screen whose buttons mean something by `meaning`: they appear when it is kept, not before."""
+        shown = await self.show(place, replace(screen, buttons=()))
+        await self.mean(place, shown, meaning)
+        await self._call(
+            place,
+            lambda chat: self.bot.edit_message_reply_markup(chat, int(shown), reply_markup=keyboard(screen.buttons)),
+        )
+        return shown
+
+    async def change(self, place: Place, message_id: str, screen: Screen) -> None:
         """Show a screen in place of a message; what does not fit into it is left out."""
         first = parts_of(screen)[0]
-        part = Part(first.text, first.entities, keyboard(screen.buttons))
-        await self.rewrite(place, message_id, part)
-        known = await asyncio.to_thread(self._spool.meaning, place.key, message_id)
-        await self.mean(place, message_id, {**known, **asked_by(screen), **(meaning or {})})
+        await self.rewrite(place, message_id, Part(first.text, first.entities, keyboard(screen.buttons)))
 
     async def ask(self, place: Place, form: Form, *, reply_to: str = "", meaning: Meaning) -> str:
         """Ask for a form's text by a message to reply to; `meaning` says what the reply is for."""
@@ -138,8 +150,7 @@ class Line:
                 if "not modified" not in refusal.message.lower():
                     raise
 
-        await self._call(place, partial(self._styled, act, part))
-        self.pace(place).spend()
+        await self._speak(place, act, part)
 
     async def draft(self, place: Place, draft_id: int, part: Part) -> None:
         """Show what there is of an answer in a private chat, for half a minute at most."""
@@ -150,8 +161,7 @@ class Line:
                 chat, draft_id, part.text, entities=entities, message_thread_id=topic(place)
             )
 
-        await self._call(place, partial(self._styled, act, part))
-        self.pace(place).spend()
+        await self._speak(place, act, part)
 
     async def typing(self, place: Place) -> None:
         await self._call(
@@ -183,8 +193,7 @@ class Line:
                 link_preview_options=NO_PREVIEW,
             )
 
-        sent = await self._call(place, partial(self._styled, act, part))
-        self.pace(place).spend()
+        sent = await self._speak(place, act, part)
         return str(sent.message_id)
 
     async def _file(self, place: Place, screen: Screen, *, reply_to: str) -> str:
@@ -209,9 +218,18 @@ class Line:
                 message_thread_id=topic(place),
             )
 
-        sent = await self._call(place, partial(self._styled, act, parts[0]))
-        self.pace(place).spend()
+        sent = await self._speak(place, act, parts[0])
         return str(sent.message_id)
+
+    async def _speak(self, place: Place, act: Callable[..., Awaitable[T]], part: Part) -> T:
+        """A call that counts as a message."""
+        pace = self.pace(place)
+        pace.heed()
+        pace.spend()
+        try:
+            return await self._call(place, partial(self._styled, act, part))
+        finally:
+            pace.spent()
 
     async def _styled(self, act: Callable[..., Awaitable[T]], part: Part, chat: int) -> T:
         """Do it with the part's entities; when Telegram cannot read them, without."""
@@ -258,9 +276,3 @@ def replying(place: Place, chat: int, reply_to: str) -> ReplyParameters | None:
     if not reply_to or chat != int(place.id):
         return None
     return ReplyParameters(int(reply_to), allow_sending_without_reply=True)
-
-
-def asked_by(screen: Screen) -> dict[str, Any]:
-    """The forms behind a screen's buttons, by action, to be found again when one is pressed."""
-    forms = {each.action: [each.form.title, each.form.label, each.form.value] for each in screen.buttons if each.form}
-    return {"forms": forms} if forms else {}

@@ -58,7 +58,8 @@ class GroupOutlet(PrivateOutlet):
     async def send(self, part: Part) -> str:
         if not self._shown or not part.first:
             return await super().send(part)
-        await asyncio.sleep(max(0.0, self._pace.due_s()))
+        while (wait := self._pace.due_s()) > 0:
+            await asyncio.sleep(wait)
         return await self._settle(part)
 
     async def _settle(self, part: Part) -> str:

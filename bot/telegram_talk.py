@@ -232,9 +232,9 @@ class Talk:
         caller = await self._presser(query, place, origin=meaning.get("origin"))
         if refusal := presses.refused(self._community, query.data, caller):
             return await self._toast(query, refusal.text)
-        if form := meaning.get("forms", {}).get(query.data):
+        if form := presses.form(self._community, query.data, caller):
             await self._toast(query)
-            return await self._prompt(caller, Form(query.data, *form), reply_to=message_id)
+            return await self._prompt(caller, form, reply_to=message_id)
         screen = await self._done(query, press(self._community, query.data, caller))
         if screen and query.data.partition(":")[0] in DIALOGS:
             return await self._replace(caller, place, message_id, screen)
@@ -295,9 +295,8 @@ class Talk:
         if not screen.private or caller.private or caller.anonymous:
             return await self._here(caller, screen, reply_to=reply_to)
         chat = private(caller.person.id)
-        meaning = {"origin": encoded(caller.place)} if screen.buttons else {}
         try:
-            shown = await insist(partial(self._line.show, chat, screen, meaning=meaning))
+            shown = await insist(partial(self._show_away, chat, caller.place, screen))
         except ServiceTrouble as trouble:
             if not trouble.permanent:
                 raise
@@ -305,6 +304,12 @@ class Talk:
             said = self._community.screen("write_first", caller) if screen.file else screen
             return await self._here(caller, said, reply_to=reply_to)
         return await self._follow(caller, chat, shown, screen)
+
+    async def _show_away(self, chat: Place, origin: Place, screen: Screen) -> str:
+        """Show a screen in a private chat; what is pressed there is meant for where it was asked for."""
+        if not screen.buttons:
+            return await self._line.show(chat, screen)
+        return await self._line.show_meaning(chat, screen, {"origin": encoded(origin)})
 
     async def _here(self, caller: Caller, screen: Screen, *, reply_to: str) -> None:
         """Show a screen where the caller is."""
