@@ -202,6 +202,7 @@ class TelegramPlatform:
                 await cancelled(handling.running)
         await cancelled(self._tasks)
         await app.shutdown()
+        await app.bot.shutdown()  # which the line above leaves out when there never was a hello
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something beside everything else; what it fails with is in the log."""
