@@ -38,6 +38,7 @@ class Script:
     words: str = "Keep it at 24 degrees, friend. Trust the dough."
     pace_s: float = 0.0
     breaks_after: int = -1
+    stalls_after: int = -1
     asked: list[Sequence[Turn]] = field(default_factory=list)
 
     async def stream(self, turns: Sequence[Turn], sampling: Sampling) -> AsyncGenerator[Piece, None]:
@@ -46,6 +47,8 @@ class Script:
         for number, piece in enumerate(pieces):
             if number == self.breaks_after:
                 raise ServiceTrouble("The voice broke off.")
+            if number == self.stalls_after:
+                await asyncio.sleep(3600)
             if self.pace_s:
                 await asyncio.sleep(self.pace_s)
             yield Piece(piece)

@@ -55,10 +55,10 @@ class Scene:
         assert self._task is not None
         await self._task
 
-    def ask_to_stop(self) -> "asyncio.Task[None]":
-        self._stopping.set()
+    async def ended(self) -> None:
+        """Wait until it ends by itself."""
         assert self._task is not None
-        return self._task
+        await self._task
 
     async def kill(self) -> None:
         """End it in the middle of whatever it does."""
@@ -117,7 +117,14 @@ class Scene:
 
     async def press(self, user: int, message: FakeMessage, verb: str) -> str:
         """Press the button whose action begins with `verb`; returns what the window over the chat said."""
-        action = next(each["callback_data"] for each in message.buttons if each["callback_data"].startswith(verb))
+        actions: list[str] = []
+
+        def there() -> bool:
+            actions[:] = [each["callback_data"] for each in message.buttons if each["callback_data"].startswith(verb)]
+            return bool(actions)
+
+        await self.telegram.until(there)
+        action = actions[0]
         callback = await self.telegram.press(user, message.chat, message.id, action)
         await self.telegram.until(lambda: callback.answered)
         return callback.text
@@ -126,8 +133,11 @@ class Scene:
         return [each["text"] for each in message.buttons]
 
     async def card(self, containing: str = UNKNOWN) -> FakeMessage:
-        """The card of a question in Ada's private chat."""
-        return await self.reply(self.telegram.private(ADA), containing)
+        """The card of a question in Ada's private chat, known to the twin as such."""
+        card = await self.reply(self.telegram.private(ADA), containing)
+        shown = self.stage.community.members.cards
+        await self.telegram.until(lambda: str(card.id) in {each.message_id for each in shown("telegram").values()})
+        return card
 
     def inbox(self, state: str = "open") -> list[InboxItem]:
         return self.stage.journal.inbox(state=state)
@@ -180,7 +190,9 @@ async def scene(
             double.world.people[bob].started = True
             if begin:
                 on.start()
-            yield on
-            if on.running:
-                await on.stop()
+            try:
+                yield on
+            finally:
+                if on.running:
+                    await on.stop()
             assert double.violations == []
