@@ -97,7 +97,7 @@ class Delivery(Generic[Part]):
             text, wait = self._text, 0.0
             if text != shown:
                 wait = await courtesy(partial(self._outlet.preview, text))
-                shown = text
+                shown = shown if wait else text
             await self._rest(max(wait, self._outlet.interval_s))
 
     async def _rest(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> None:

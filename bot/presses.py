@@ -41,7 +41,12 @@ def refused(community: Community, action: str, caller: Caller) -> Screen | None:
 
 
 def form(community: Community, action: str, caller: Caller) -> Form | None:
-    """The form behind a button, made anew from its action: buttons outlive the processes that drew them."""
+    """The form behind a button, made anew from its action: buttons outlive the processes that drew them.
+
+    None for a button that opens none, for one whose question is closed, and for who may not use it.
+    """
+    if refused(community, action, caller):
+        return None
     verb, _, argument = action.partition(":")
     if verb == "report":
         return commands.report_button(community, caller, argument).form

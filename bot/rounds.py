@@ -6,6 +6,7 @@ nothing.
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable
 
 from bot import cards
@@ -18,6 +19,8 @@ from memory.journal import InboxItem
 from memory.members import Card, Notice
 from memory.messages import Place
 from memory.remember import card_event, draft_event, notice_event
+
+log = logging.getLogger(__name__)
 
 ROUND_S = 2.0
 # When the platform is down, its next round waits this long.
@@ -48,7 +51,8 @@ async def turn(part: Part, community: Community, platform: Platform) -> float:
         await part(community, platform)
     except Busy as busy:
         return float(busy.retry_after_s)
-    except ServiceTrouble:
+    except ServiceTrouble as trouble:
+        log.warning("%s: %s failed: %s", platform.name, part.__name__, trouble)
         return TROUBLE_S
     return ROUND_S
 

@@ -211,6 +211,19 @@ class Journal:
         ]
         return [(message, answer) for message, answer in asked if message is not None]
 
+    def visited(self, platform: str, *, since: datetime, limit: int = BATCH) -> list[tuple[Place, datetime]]:
+        """Where people said something since `since`, thread by thread, each with when they last did, newest first."""
+        rows = self._rows(
+            "SELECT payload, at FROM messages m WHERE platform = :platform AND source <> 'twin' AND deleted = 0 "
+            "AND at >= :since AND NOT EXISTS (SELECT 1 FROM messages n WHERE n.platform = m.platform "
+            "AND n.place = m.place AND n.thread = m.thread AND n.source <> 'twin' AND n.deleted = 0 AND (n.at > m.at "
+            "OR (n.at = m.at AND n.message_id > m.message_id))) ORDER BY at DESC LIMIT :limit",
+            platform=platform,
+            since=time_text(since),
+            limit=limit,
+        )
+        return [(message_from(json.loads(row["payload"])).place, time_of(row["at"])) for row in rows]
+
     def votes(self, answer_id: str) -> dict[str, str]:
         """The last vote of each person on an answer, by person key."""
         rows = self._rows(
