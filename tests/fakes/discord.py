@@ -193,6 +193,13 @@ class FakeDiscord:
         if place.guild is not None:
             self._tell(place.guild, "CHANNEL_UPDATE", lambda _: payloads.channel(self.world, place))
 
+    def hide(self, channel: int) -> None:
+        """Close a channel to everybody's role; the members so far keep their own way in."""
+        place = self.world.channels[channel]
+        place.hidden = True
+        if place.guild is not None:
+            self._tell(place.guild, "CHANNEL_UPDATE", lambda _: payloads.channel(self.world, place))
+
     def grant(self, user: int, command: str) -> None:
         """Offer a command to somebody against its default permissions, as an admin can under Integrations."""
         self.registry.granted.add((user, command))

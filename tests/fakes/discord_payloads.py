@@ -16,6 +16,7 @@ from tests.fakes.discord_world import (
     FakeMessage,
     FakeUser,
     Intent,
+    Permission,
     World,
     created_at,
     ids,
@@ -84,9 +85,9 @@ def role(role_id: int, name: str, permissions: int, position: int) -> Json:
 
 
 def roles(guild: FakeGuild) -> list[Json]:
-    """Everybody's role grants nothing: each member has one role with exactly the given bits."""
+    """Everybody's role shows channels and grants nothing else: each member has one role with exactly the given bits."""
     given = [role(role_id, f"bits-{bits}", bits, at) for at, (bits, role_id) in enumerate(guild.roles.items(), 1)]
-    return [role(guild.id, "@everyone", 0, 0), *given]
+    return [role(guild.id, "@everyone", int(Permission.VIEW_CHANNEL), 0), *given]
 
 
 def channel(world: World, one: FakeChannel) -> Json:
@@ -102,7 +103,7 @@ def channel(world: World, one: FakeChannel) -> Json:
         "rate_limit_per_user": 0,
         "flags": 0,
     }
-    return {**common, **(_thread_part(world, one) if one.is_thread else _channel_part(one))}
+    return {**common, **(_thread_part(world, one) if one.is_thread else _channel_part(world, one))}
 
 
 def _dm(world: World, one: FakeChannel) -> Json:
@@ -116,18 +117,28 @@ def _dm(world: World, one: FakeChannel) -> Json:
     }
 
 
-def _channel_part(one: FakeChannel) -> Json:
-    denied = [{"id": str(who), "type": 1, "allow": "0", "deny": str(bits)} for who, bits in one.denied.items()]
+def _channel_part(world: World, one: FakeChannel) -> Json:
     return {
         "position": 0,
         "topic": None,
         "nsfw": False,
-        "permission_overwrites": denied,
+        "permission_overwrites": _overwrites(world, one),
         "available_tags": [],
         "default_reaction_emoji": None,
         "default_sort_order": None,
         "default_forum_layout": 0,
     }
+
+
+def _overwrites(world: World, one: FakeChannel) -> list[Json]:
+    """What is denied to whom; a hidden channel is denied to everybody's role and open to the members one by one."""
+    view = int(Permission.VIEW_CHANNEL) if one.hidden else 0
+    inside = world.guilds[one.guild].members if one.hidden and one.guild is not None else {}
+    closed = [{"id": str(one.guild), "type": 0, "allow": "0", "deny": str(view)}] if one.hidden else []
+    denied = {**dict.fromkeys(inside, 0), **one.denied}
+    return closed + [
+        {"id": str(who), "type": 1, "allow": str(view & ~bits), "deny": str(bits)} for who, bits in denied.items()
+    ]
 
 
 def _thread_part(world: World, one: FakeChannel) -> Json:

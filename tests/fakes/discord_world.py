@@ -126,6 +126,7 @@ class FakeChannel:
     owner: int | None = None
     recipient: int | None = None
     denied: dict[int, int] = field(default_factory=dict)
+    hidden: bool = False
     members: set[int] = field(default_factory=set)
     messages: list[int] = field(default_factory=list)
     archived: bool = False

@@ -280,6 +280,18 @@ async def test_a_channel_the_bot_cannot_view_is_silent_and_closed(double: FakeDi
         assert not twin.told("message")
 
 
+async def test_a_hidden_channel_is_open_to_its_members_and_not_to_everybody(double: FakeDiscord, place: Place) -> None:
+    hidden = double.channel(place.guild, "team")
+    double.hide(hidden)
+    async with running(double) as twin:
+        guild = twin.get_guild(place.guild)
+        everybody = guild.default_role
+
+        assert guild.get_channel(place.channel).permissions_for(everybody).view_channel
+        assert not guild.get_channel(hidden).permissions_for(everybody).view_channel
+        assert guild.get_channel(hidden).permissions_for(guild.me).value == DEFAULT
+
+
 async def test_history_pages_from_the_newest(double: FakeDiscord, place: Place) -> None:
     said = [await double.say(place.bob, place.channel, str(number)) for number in range(6)]
     async with running(double) as twin:
