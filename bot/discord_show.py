@@ -52,41 +52,57 @@ def trouble_of(error: discord.HTTPException) -> ServiceTrouble:
 
 
 class Pace:
-    """One pace for each channel, over all replies in it. A turn is promised once and kept, so nobody starves."""
+    """One pace for each channel, over all replies in it."""
 
     def __init__(self, interval_s: float = PREVIEW_S) -> None:
         self.interval_s = interval_s
         self._free_at: dict[int, float] = {}
+        self._shown_at: dict[int, float] = {}
 
     def turn(self, channel: int) -> "Turn":
         return Turn(self, channel)
 
     def promise(self, channel: int) -> float:
-        """When the next preview in a channel may be shown."""
-        self._free_at = {each: at for each, at in self._free_at.items() if at > time.monotonic()}
-        at = max(time.monotonic(), self._free_at.get(channel, 0.0))
+        """When the next preview in a channel is due: later than all that were promised before."""
+        now = time.monotonic()
+        self._free_at = {each: at for each, at in self._free_at.items() if at > now}
+        self._shown_at = {each: at for each, at in self._shown_at.items() if at > now - self.interval_s}
+        at = max(now, self._free_at.get(channel, 0.0))
         self._free_at[channel] = at + self.interval_s
         return at
 
+    def wait_s(self, channel: int, due: float) -> float:
+        """How long a preview must wait that is due then; one that was due before may have come late."""
+        return max(due, self._shown_at.get(channel, 0.0) + self.interval_s) - time.monotonic()
+
+    def shown(self, channel: int) -> None:
+        self._shown_at[channel] = time.monotonic()
+
 
 class Turn:
-    """One reply's place in the row of its channel."""
+    """One reply's place in the row of its channel. A turn is promised once and kept, so no reply starves."""
 
     def __init__(self, pace: Pace, channel: int) -> None:
         self._pace, self._channel = pace, channel
-        self._at: float | None = None
+        self._due: float | None = None
 
     @property
     def interval_s(self) -> float:
         return self._pace.interval_s
 
-    def take(self) -> None:
-        """Go, or raise Busy with how long to wait."""
-        if self._at is None:
-            self._at = self._pace.promise(self._channel)
-        if (wait := self._at - time.monotonic()) > 0:
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Show a preview, or raise Busy with how long to wait. The pace counts from when Discord has it."""
+        if self._due is None:
+            self._due = self._pace.promise(self._channel)
+        if (wait := self._pace.wait_s(self._channel, self._due)) > 0:
             raise Busy("Other replies in this channel come first.", retry_after_s=math.ceil(wait))
-        self._at = None
+        self._due = None
+        self._pace.shown(self._channel)
+        try:
+            yield
+        finally:
+            self._pace.shown(self._channel)
 
 
 @dataclass(frozen=True)
@@ -123,8 +139,7 @@ class ChannelOutlet:
         text = text[:MOST_TEXT].strip()
         if not text or text == self._previewed:
             return
-        self._turn.take()
-        with translated():
+        with self._turn.taken(), translated():
             await self._put(Part(0, text))
         self._previewed = text
 
@@ -171,8 +186,7 @@ class InteractionOutlet:
         """Discord shows that the twin is thinking."""
 
     async def preview(self, text: str) -> None:
-        self._turn.take()
-        with translated():
+        with self._turn.taken(), translated():
             await self._interaction.edit_original_response(content=text[:MOST_TEXT].strip() or "…")
 
     def parts(self, answer: Answer) -> Sequence[Part]:
