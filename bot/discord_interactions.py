@@ -96,6 +96,9 @@ class Interactions:
         caller = caller_of(self._community, interaction)
         if name == "listen":
             options = {**options, "cannot": self._cannot_listen(interaction, caller)}
+        if name == "report":
+            # A command cannot be a reply here, so it means the answer that they got last.
+            caller = replace(caller, replied_to=self._community.journal.shown_last(caller.place, caller.person))
         await self._show(interaction, caller, run_command(self._community, name, caller, options))
 
     def _cannot_listen(self, interaction: Interaction, caller: Caller) -> str:
@@ -143,6 +146,7 @@ class Interactions:
         """Show a run's progress where it was begun while Discord lets us, and its end where it stays."""
         community, until, shown = self._community, time.monotonic() + TOKEN_S, ""
         while True:
+            await asyncio.sleep(FOLLOW_S)
             run = await community.operate(lambda: community.operations.run(run_id))
             screen = progress(community, caller, run)
             if screen.text != shown and time.monotonic() < until:
@@ -150,7 +154,6 @@ class Interactions:
                 until = until if await edited_original(interaction, screen) else 0.0
             if run["state"] not in {"queued", "running"}:
                 break
-            await asyncio.sleep(FOLLOW_S)
         await self._platform.send(await self._platform.inbox() or caller.place, screen)
 
     # Buttons and forms

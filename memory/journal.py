@@ -192,6 +192,20 @@ class Journal:
             return None
         return self.answer(name_uuid("answer", shown.place.key, shown.reply_to, "0"))
 
+    def shown_last(self, place: Place, person: Person) -> str:
+        """The id of the twin's latest message that answers `person` in a conversation; empty when there is none."""
+        rows = self._rows(
+            "SELECT t.message_id, q.payload FROM messages t JOIN messages q ON q.platform = t.platform "
+            "AND q.place = t.place AND q.message_id = t.reply_to WHERE t.platform = :platform AND t.place = :place "
+            "AND t.thread = :thread AND t.source = 'twin' AND t.deleted = 0 AND q.deleted = 0 "
+            "ORDER BY t.at DESC LIMIT 50",
+            platform=place.platform,
+            place=place.id,
+            thread=place.thread,
+        )
+        theirs = (row for row in rows if message_from(json.loads(row["payload"])).person.key == person.key)
+        return next((str(row["message_id"]) for row in theirs), "")
+
     def unshown(self, platform: str, *, since: datetime) -> list[tuple[Message, Answer]]:
         """Answers since `since` that no message of the twin's shows: it died between writing down and sending."""
         named = {"platform": platform, "since": time_text(since)}

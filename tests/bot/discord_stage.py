@@ -81,6 +81,7 @@ class DiscordStage:
             return [m for m in self.discord.said_by_bot(where) if containing in m.content]
 
         await self.discord.until(lambda: len(finished()) >= count, timeout_s=20)
+        await self.settled()  # what is shown is journalled a moment later
         return finished()[count - 1]
 
     async def button(self, message: FakeMessage, verb: str, *, who: int = 0) -> Interaction:
@@ -113,7 +114,7 @@ class DiscordStage:
 
     async def settled(self) -> None:
         """Nothing that the platform began is still under way."""
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.01)
         await self.discord.until(lambda: not self.platform._running._replies, timeout_s=20)
 
 

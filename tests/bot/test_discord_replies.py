@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ async def test_previews_keep_the_real_pace(tmp_path: Path) -> None:
 
         times = shown_at(at, at.channel)
         assert len(times) >= 3
-        assert all(later - earlier >= PREVIEW_S - 0.01 for earlier, later in zip(times, times[1:], strict=False))
+        assert all(later - earlier >= PREVIEW_S - 0.01 for earlier, later in pairwise(times))
 
 
 async def test_replies_in_one_channel_share_one_pace_and_none_starves(tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ async def test_replies_in_one_channel_share_one_pace_and_none_starves(tmp_path: 
         first, second = await at.answer(), await at.answer(count=2)
 
         times = shown_at(at, at.channel)
-        assert all(later - earlier >= 0.28 for earlier, later in zip(times, times[1:], strict=False))
+        assert all(later - earlier >= 0.28 for earlier, later in pairwise(times))
         assert first.edits
         assert second.edits
 
