@@ -27,6 +27,7 @@ from bot.discord_values import Interaction, caller_of, me_in, message_of
 from bot.platform import Platform
 from bot.running import Running
 from bot.screens import Caller, Form, Screen
+from infra.errors import ServiceTrouble
 from memory.messages import Message, Source
 from memory.remember import message_event
 
@@ -147,7 +148,10 @@ class Interactions:
         community, until, shown = self._community, time.monotonic() + TOKEN_S, ""
         while True:
             await asyncio.sleep(FOLLOW_S)
-            run = await community.operate(lambda: community.operations.run(run_id))
+            try:
+                run = await community.operate(lambda: community.operations.run(run_id))
+            except ServiceTrouble:
+                continue  # what knows of runs is away; the run goes on
             screen = progress(community, caller, run)
             if screen.text != shown and time.monotonic() < until:
                 shown = screen.text

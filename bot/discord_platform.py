@@ -23,7 +23,7 @@ from bot.discord_commands import command_tree, sync
 from bot.discord_interactions import Interactions
 from bot.discord_missed import Heartbeat
 from bot.discord_show import ChannelOutlet, Pace, parts_of, post, translated, view_of
-from bot.discord_values import PLATFORM, Channel, is_for, message_of, person_of, place_of, writer_of
+from bot.discord_values import PLATFORM, Channel, is_for, is_talk, message_of, person_of, place_of, writer_of
 from bot.rounds import rounds
 from bot.running import Running, report
 from bot.screens import Caller, Screen
@@ -124,6 +124,7 @@ class DiscordPlatform:
                 ) from error
             except (aiohttp.ClientError, OSError, discord.HTTPException) as error:
                 log.warning("Discord cannot be reached (%s); trying again.", type(error).__name__)
+                await forget_session(self._client)
                 await pause(stopping, LOGIN_AGAIN_S)
         return False
 
@@ -168,7 +169,7 @@ class DiscordPlatform:
     # Asking
 
     async def on_message(self, message: discord.Message) -> None:
-        if message.author.id != self._me:
+        if message.author.id != self._me and is_talk(message):
             self._running.reply(self._take(message), f"message {message.id}")
 
     async def _take(self, message: discord.Message) -> None:
@@ -339,7 +340,7 @@ class DiscordPlatform:
             messages = [message async for message in history]
         done = discord_missed.answered_in(messages, self._me)
         for message in messages:
-            if message.author.id == self._me:
+            if message.author.id == self._me or not is_talk(message):
                 continue
             if message.edited_at is not None:
                 await self._edited(message)
@@ -375,6 +376,12 @@ async def connect(client: discord.Client) -> None:
         ) from error
     except (discord.ConnectionClosed, discord.GatewayNotFound) as error:
         raise ServiceTrouble(f"Discord closed the connection for good ({type(error).__name__}).") from error
+
+
+async def forget_session(client: discord.Client) -> None:
+    """Close what a failed login leaves open; the library makes another session, but only if it has no connector."""
+    await client.http.close()
+    client.http.connector = discord.utils.MISSING
 
 
 async def pause(stopping: asyncio.Event, seconds: float) -> None:

@@ -181,13 +181,18 @@ class InteractionOutlet:
         self.interval_s = turn.interval_s
         self._interaction, self._draw, self._turn = interaction, draw, turn
         self._private, self._otherwise = private, otherwise
+        self._previewed = ""
 
     async def typing(self) -> None:
         """Discord shows that the twin is thinking."""
 
     async def preview(self, text: str) -> None:
+        text = text[:MOST_TEXT].strip()
+        if not text or text == self._previewed:
+            return
         with self._turn.taken(), translated():
-            await self._interaction.edit_original_response(content=text[:MOST_TEXT].strip() or "…")
+            await self._interaction.edit_original_response(content=text)
+        self._previewed = text
 
     def parts(self, answer: Answer) -> Sequence[Part]:
         """An answer in private offers nothing that would be said in public."""

@@ -66,10 +66,13 @@ def text_of(message: discord.Message, *, me: int) -> str:
     return re.sub(r"<@!?(\d+)>", lambda found: f"@{names.get(int(found[1]), 'somebody')}", text).strip()
 
 
+def is_talk(message: discord.Message) -> bool:
+    """Whether somebody wrote it: Discord announces pins, new members and threads as messages of theirs."""
+    return message.type in {discord.MessageType.default, discord.MessageType.reply}
+
+
 def is_for(message: discord.Message, me: int) -> bool:
     """Whether a message is meant for the twin: a private chat, a mention, a reply. A role or @everyone is not."""
-    if message.type not in {discord.MessageType.default, discord.MessageType.reply}:
-        return False
     if message.guild is None or any(user.id == me for user in message.mentions):
         return True
     replied = message.reference.resolved if message.reference else None

@@ -30,6 +30,7 @@ OWNERS = {
     "unsloth": {"trainer/lora.py"},
     "fastapi": {"infra/voice/api.py", "infra/voice/bench.py", "infra/desk/"},
     "typer": {"infra/cli/"},
+    "discord": {"bot/discord_"},
 }
 PURE = ("bot/policy.py", "memory/ranking.py", "memory/prompt.py", "memory/messages.py", "trainer/gate.py")
 # Values and errors are no I/O.

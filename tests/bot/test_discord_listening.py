@@ -1,5 +1,6 @@
 """Listening on Discord: only where an admin said so, only from whom it is right, and never longer than it stands there."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,18 +97,12 @@ async def test_what_teachers_answer_becomes_memory_too(tmp_path: Path) -> None:
         tess = at.discord.user("Tess")
         at.discord.member(at.guild, tess)
         keys = frozenset({f"discord:{tess}"})
-        at.stage.community = replaced(at, teachers=keys)
+        at.stage.community = replace(at.stage.community, teachers=keys)
         await at.start()
         await listening(at)
         await talked(at, who=tess)
 
         assert [each.author.role for each in paired(at)] == ["teacher"]
-
-
-def replaced(at: DiscordStage, **changes: object) -> object:
-    from dataclasses import replace
-
-    return replace(at.stage.community, **changes)
 
 
 async def test_what_other_members_answer_does_not(tmp_path: Path) -> None:
