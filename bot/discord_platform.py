@@ -5,20 +5,19 @@ menus, buttons and forms are in `bot/discord_interactions.py`. Names, texts and 
 """
 
 import asyncio
-import logging
 import sys
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import discord
 import yarl
 
 from bot import asking, discord_missed, hearing, presses
 from bot.asking import Draw
 from bot.community import Community
+from bot.discord_client import client_for, connect, log_in
 from bot.discord_commands import command_tree, sync
 from bot.discord_interactions import Interactions
 from bot.discord_missed import Heartbeat
@@ -27,14 +26,10 @@ from bot.discord_values import PLATFORM, Channel, is_for, is_talk, message_of, p
 from bot.rounds import rounds
 from bot.running import Running, report
 from bot.screens import Caller, Screen
-from infra.errors import ServiceTrouble, UserMistake
+from infra.errors import ServiceTrouble
 from infra.settings import DiscordSettings
 from memory.messages import Message, Place, Source
 
-log = logging.getLogger(__name__)
-
-LOGIN_AGAIN_S = 10.0
-GUILD_READY_S = 2.0
 REACTIONS = {"👍": "up", "👎": "down"}
 
 
@@ -96,7 +91,7 @@ class DiscordPlatform:
         discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(self._settings.gateway)
         self._away = self._heartbeat.last()
         async with self._client:
-            if not await self._log_in(stopping):
+            if not await log_in(self._client, self._settings, stopping):
                 return
             connected, stopped = asyncio.create_task(connect(self._client)), asyncio.create_task(stopping.wait())
             self._running.chore(self._go_round(stopping), "the rounds")
@@ -110,23 +105,6 @@ class DiscordPlatform:
                 stopped.cancel()
                 await self._running.cancel()
         await connected
-
-    async def _log_in(self, stopping: asyncio.Event) -> bool:
-        """Log in, as often as it takes Discord to come back; False when asked to stop before."""
-        assert self._settings.token is not None, "who starts the platform has a token for it"
-        while not stopping.is_set():
-            try:
-                await self._client.login(self._settings.token.get_secret_value())
-                return True
-            except discord.LoginFailure as error:
-                raise UserMistake(
-                    "Discord refuses discord.token. Make a new one on the Bot page of its developer portal."
-                ) from error
-            except (aiohttp.ClientError, OSError, discord.HTTPException) as error:
-                log.warning("Discord cannot be reached (%s); trying again.", type(error).__name__)
-                await forget_session(self._client)
-                await pause(stopping, LOGIN_AGAIN_S)
-        return False
 
     async def _go_round(self, stopping: asyncio.Event) -> None:
         await self._client.wait_until_ready()
@@ -347,45 +325,3 @@ class DiscordPlatform:
             missed = message.created_at >= since or is_for(message, self._me)
             if missed and message.id not in done:
                 self._running.reply(self._take(message), f"missed message {message.id}")
-
-
-def client_for(settings: DiscordSettings) -> discord.Client:
-    """A client that pings nobody and asks for no more than it needs."""
-    intents = discord.Intents.none()
-    intents.guilds = intents.guild_messages = intents.dm_messages = True
-    intents.guild_reactions = intents.dm_reactions = True
-    intents.message_content = settings.message_content
-    kind = discord.AutoShardedClient if settings.sharded else discord.Client
-    return kind(
-        intents=intents,
-        allowed_mentions=discord.AllowedMentions.none(),
-        max_messages=None,
-        max_ratelimit_timeout=30.0,
-        guild_ready_timeout=GUILD_READY_S,
-    )
-
-
-async def connect(client: discord.Client) -> None:
-    """Stay connected. Raises UserMistake for what Discord's developer portal or the settings must change."""
-    try:
-        await client.connect()
-    except discord.PrivilegedIntentsRequired as error:
-        raise UserMistake(
-            "Discord does not give this bot the words of messages. Switch on Message Content Intent on the Bot page of "
-            "its developer portal, or set discord.message_content = false."
-        ) from error
-    except (discord.ConnectionClosed, discord.GatewayNotFound) as error:
-        raise ServiceTrouble(f"Discord closed the connection for good ({type(error).__name__}).") from error
-
-
-async def forget_session(client: discord.Client) -> None:
-    """Close what a failed login leaves open; the library makes another session, but only if it has no connector."""
-    await client.http.close()
-    client.http.connector = discord.utils.MISSING
-
-
-async def pause(stopping: asyncio.Event, seconds: float) -> None:
-    """Sleep, or less when asked to stop."""
-    waiting = asyncio.create_task(stopping.wait())
-    await asyncio.wait([waiting], timeout=seconds)
-    waiting.cancel()

@@ -10,7 +10,7 @@ from typing import Any
 import discord as library
 import pytest
 
-from bot import discord_interactions, discord_platform, rounds, running
+from bot import discord_client, discord_interactions, rounds, running
 from bot.discord_platform import DiscordPlatform
 from infra.settings import DiscordSettings
 from memory.messages import Place
@@ -113,9 +113,15 @@ class DiscordStage:
         return found.text if found else None
 
     async def settled(self) -> None:
-        """Nothing that the platform began is still under way."""
-        await asyncio.sleep(0.01)
+        """Everything that happened has reached the platform, and nothing that it began is still under way."""
+        await self.discord.until(self.told_everything, timeout_s=20)
+        await asyncio.sleep(0.01)  # what was told begins in a task of its own
         await self.discord.until(lambda: not self.platform._running._replies, timeout_s=20)
+
+    def told_everything(self) -> bool:
+        sessions = [each for each in self.discord.gateway_server.sessions.values() if each.connection is not None]
+        socket = self.platform._client.ws
+        return len(sessions) != 1 or socket is None or socket.sequence == len(sessions[0].history)
 
 
 def action(message: FakeMessage, verb: str) -> str:
@@ -139,7 +145,7 @@ async def on_discord(
 ) -> AsyncIterator[DiscordStage]:
     """`words` switches the privileged intent on, in the portal and in the settings."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(discord_platform, "GUILD_READY_S", 0.05)
+        patch.setattr(discord_client, "GUILD_READY_S", 0.05)
         patch.setattr(rounds, "ROUND_S", 0.05)
         patch.setattr(rounds, "TROUBLE_S", 0.2)
         patch.setattr(discord_interactions, "FOLLOW_S", 0.05)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bot import discord_platform, running
+from bot import discord_client, discord_platform, running
 from infra.errors import UserMistake
 from memory.messages import Message, Person, Source
 from memory.remember import message_event, remember
@@ -34,7 +34,7 @@ async def test_a_wrong_token_is_explained(tmp_path: Path) -> None:
 
 
 async def test_a_start_waits_for_discord(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discord_platform, "LOGIN_AGAIN_S", 0.05)
+    monkeypatch.setattr(discord_client, "LOGIN_AGAIN_S", 0.05)
     async with on_discord(tmp_path, start=False) as at:
         at.discord.fail_next("GET", "/users/@me$", 503, times=2)
         await at.start()

@@ -744,6 +744,7 @@ async def test_the_first_follow_up_takes_the_place_of_a_deferral(double: FakeDis
         await asked.done()
 
         assert [(one.content, one.ephemeral) for one in asked.replies] == [("now", True)]
+        await double.until(lambda: twin.told("raw_message_edit"))
         assert twin.told("raw_message_edit")[0].message_id == asked.replies[0].id
 
 
