@@ -149,7 +149,7 @@ class DiscordSettings(Section):
 
     token: SecretStr | None = None
     message_content: bool = False
-    inbox_channel: str = ""
+    inbox_channel: Annotated[str, Field(pattern=r"^\d*$")] = ""
     sharded: bool = False
     api: str = "https://discord.com/api/v10"
     gateway: str = "wss://gateway.discord.gg/"
