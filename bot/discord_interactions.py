@@ -171,7 +171,7 @@ class Interactions:
 
     async def _pressed(self, interaction: Interaction) -> None:
         caller, action = caller_of(self._community, interaction), used(interaction)["custom_id"]
-        form = presses.form_of(self._community, action, caller)
+        form = presses.form(self._community, action, caller)
         if form is None:
             await self._show(interaction, caller, presses.press(self._community, action, caller))
             return
