@@ -17,10 +17,11 @@ import httpx
 import pytest
 
 from infra.adapters import GGUF
-from infra.cli.compose import adapter_store, open_journal, served_weights
+from infra.cli.compose import adapter_store, open_journal
 from infra.settings import Settings, child_environment, load_settings
+from infra.voice.weights import Weights
 from memory.messages import Kind
-from tests.infra.running import understudy
+from tests.infra.running import lend_weights, understudy
 from tests.weights import write_adapter
 
 KILLS = 3
@@ -28,12 +29,13 @@ VERSIONS = ("20260101T000000Z-aaaaaaaa", "20260102T000000Z-bbbbbbbb")
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(tmp_path_factory: pytest.TempPathFactory, weights: Weights) -> Settings:
     """A home whose base model is prepared and whose store has two voices that may speak."""
     home = tmp_path_factory.mktemp("killed")
     understudy(home, "init", "--yes", "--creator", "Ada")
+    lend_weights(home, weights)
     found = load_settings(home)
-    weights, store = served_weights(found), adapter_store(found)
+    store = adapter_store(found)
     for seed, version in enumerate(VERSIONS):
         write_adapter(weights, store.stage(version) / GGUF, seed=seed)
         store.publish(version, {"verdict": {"passed": True, "reasons": []}})

@@ -12,14 +12,16 @@ import psutil
 import pytest
 
 from infra.settings import child_environment
-from tests.infra.running import QA, understudy
+from infra.voice.weights import Weights
+from tests.infra.running import QA, lend_weights, understudy
 
 
 @pytest.fixture(scope="session")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def twin(tmp_path_factory: pytest.TempPathFactory, weights: Weights) -> Path:
     """A home that was set up by the commands themselves."""
     home = tmp_path_factory.mktemp("twin")
     understudy(home, "init", "--yes", "--creator", "Ada", "--creator-id", "telegram:1")
+    lend_weights(home, weights)
     (home / "qa.csv").write_text(QA, encoding="utf-8")
     understudy(home, "import", str(home / "qa.csv"))
     return home

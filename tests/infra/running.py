@@ -1,12 +1,21 @@
 """The command line as a process, and a small community to run it on."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from infra.settings import child_environment
+from infra.settings import child_environment, load_settings
+from infra.voice.weights import Weights
 
 QA = 'question,answer\nHow warm should the dough be?,"24 °C, friend. Trust the dough."\nWhich flour?,Strong white.\n'
+
+
+def lend_weights(home: Path, weights: Weights) -> None:
+    """Let an installation serve the weights that the session prepared, instead of measuring this machine again."""
+    folder = load_settings(home).data_folder / "models" / load_settings(home).models.base
+    shutil.copytree(weights.path.parent, folder, copy_function=os.link)
 
 
 def understudy(home: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:

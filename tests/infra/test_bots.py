@@ -15,17 +15,19 @@ import pytest
 
 from infra.cli.compose import open_journal
 from infra.settings import child_environment, load_settings
+from infra.voice.weights import Weights
 from tests.fakes.discord import DEFAULT, FakeDiscord
 from tests.fakes.telegram import FakeTelegram
-from tests.infra.running import QA, understudy
+from tests.infra.running import QA, lend_weights, understudy
 
 WARM = "How warm should the dough be?"
 
 
-def settled(home: Path, discord: FakeDiscord, telegram: FakeTelegram, *, ada: int) -> dict[str, str]:
+def settled(home: Path, weights: Weights, discord: FakeDiscord, telegram: FakeTelegram, *, ada: int) -> dict[str, str]:
     """A home whose creator is Ada on both, and the environment that points it at the doubles."""
     ids = ("--creator-id", f"discord:{discord.owner_id}", "--creator-id", f"telegram:{ada}")
     understudy(home, "init", "--yes", "--creator", "Ada", *ids)
+    lend_weights(home, weights)
     (home / "qa.csv").write_text(QA, encoding="utf-8")
     understudy(home, "import", str(home / "qa.csv"))
     return child_environment(
@@ -65,10 +67,10 @@ async def eventually(there: Callable[[], bool], home: Path, timeout_s: float = 1
 
 
 @pytest.mark.timeout(400)
-async def test_both_platforms_answer_from_one_memory_and_end_in_good_order(tmp_path: Path) -> None:
+async def test_both_platforms_answer_from_one_memory_and_end_in_good_order(tmp_path: Path, weights: Weights) -> None:
     async with FakeDiscord() as discord, FakeTelegram() as telegram:
         ada, bob = telegram.user("Ada"), telegram.user("Bob")
-        environment = settled(tmp_path, discord, telegram, ada=ada)
+        environment = settled(tmp_path, weights, discord, telegram, ada=ada)
         guild = discord.guild()
         channel, carl = discord.channel(guild), discord.user("Carl")
         discord.member(guild, carl, DEFAULT)
@@ -95,10 +97,12 @@ async def test_both_platforms_answer_from_one_memory_and_end_in_good_order(tmp_p
 
 
 @pytest.mark.timeout(400)
-async def test_a_bot_without_the_api_says_so_loses_nothing_and_comes_back_by_itself(tmp_path: Path) -> None:
+async def test_a_bot_without_the_api_says_so_loses_nothing_and_comes_back_by_itself(
+    tmp_path: Path, weights: Weights
+) -> None:
     async with FakeDiscord() as discord, FakeTelegram() as telegram:
         ada, bob = telegram.user("Ada"), telegram.user("Bob")
-        environment = settled(tmp_path, discord, telegram, ada=ada)
+        environment = settled(tmp_path, weights, discord, telegram, ada=ada)
         private = telegram.private(bob)
         async with running(tmp_path, environment, "bot", "--platform", "telegram"):
             await eventually(lambda: bool(telegram.commands), tmp_path)
@@ -128,9 +132,9 @@ def test_a_platform_without_a_token_is_said_in_a_sentence(home: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-async def test_doctor_says_what_the_platforms_allow(tmp_path: Path) -> None:
+async def test_doctor_says_what_the_platforms_allow(tmp_path: Path, weights: Weights) -> None:
     async with FakeDiscord() as discord, FakeTelegram() as telegram:
-        environment = settled(tmp_path, discord, telegram, ada=telegram.user("Ada"))
+        environment = settled(tmp_path, weights, discord, telegram, ada=telegram.user("Ada"))
         command = [sys.executable, "-m", "infra.cli.main", "doctor", "--home", str(tmp_path)]
 
         done = await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, text=True)
