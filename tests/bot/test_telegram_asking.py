@@ -322,7 +322,7 @@ async def test_a_group_answer_grows_by_edits_at_the_pace_of_the_group(tmp_path: 
 
 
 async def test_edits_are_three_seconds_apart_in_earnest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with scene(tmp_path, voice=Script(LONG, pace_s=0.3)) as on:
+    async with scene(tmp_path, voice=Script(LONG, pace_s=0.18)) as on:
         monkeypatch.setattr(bot.telegram_line, "GROUP_S", 3.0)
         answer = await on.answered(on.group, await on.public(f"@twin_bot {WARM}"), timeout_s=20)
 
