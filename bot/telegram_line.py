@@ -137,6 +137,8 @@ class Line:
         """Change one message. An edit without buttons takes them away, so they are always given again."""
 
         async def act(chat: int, *, styled: bool) -> None:
+            if chat != int(place.id):  # in a chat that moved the number is another message's
+                raise BadRequest("message to edit not found")
             try:
                 await self.bot.edit_message_text(
                     part.text,

@@ -326,12 +326,12 @@ def outline(error: BaseException | None) -> str:
 async def unless(stopping: asyncio.Event, work: Awaitable[Any]) -> None:
     """Do something, at most until asked to stop."""
     doing, asked = asyncio.ensure_future(work), asyncio.create_task(stopping.wait())
-    await asyncio.wait({doing, asked}, return_when=asyncio.FIRST_COMPLETED)
-    asked.cancel()
-    if doing.done():
-        doing.result()
-    else:
-        await cancelled({doing})
+    try:
+        await asyncio.wait({doing, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            doing.result()
+    finally:
+        await cancelled({doing, asked})
 
 
 async def cancelled(tasks: Any) -> None:

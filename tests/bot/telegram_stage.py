@@ -17,6 +17,7 @@ import bot.telegram_line
 from bot.telegram_platform import TelegramPlatform
 from infra.settings import TelegramSettings
 from memory.journal import InboxItem
+from memory.messages import Place
 from tests.bot.stage import Script, Stage, staged
 from tests.fakes.telegram import FakeTelegram
 from tests.fakes.telegram_flood import Limits
@@ -110,8 +111,6 @@ class Scene:
         return answer
 
     def _known(self, place: str, message: int) -> bool:
-        from memory.messages import Place
-
         _, _, chat = place.partition(":")
         return self.stage.journal.message(Place("telegram", chat), str(message)) is not None
 
@@ -132,9 +131,9 @@ class Scene:
     def labels(self, message: FakeMessage) -> list[str]:
         return [each["text"] for each in message.buttons]
 
-    async def card(self, containing: str = UNKNOWN) -> FakeMessage:
-        """The card of a question in Ada's private chat, known to the twin as such."""
-        card = await self.reply(self.telegram.private(ADA), containing)
+    async def card(self, containing: str = UNKNOWN, *, chat: int = ADA) -> FakeMessage:
+        """The card of a question, by default in Ada's private chat, known to the twin as such."""
+        card = await self.reply(chat, containing)
         shown = self.stage.community.members.cards
         await self.telegram.until(lambda: str(card.id) in {each.message_id for each in shown("telegram").values()})
         return card
@@ -149,9 +148,9 @@ class Scene:
 
     async def settled(self) -> None:
         """Everything that Telegram told was handled."""
-        await self.telegram.until(lambda: not self.telegram.queue.pending() and not self._waiting())
+        await self.telegram.until(lambda: not self.telegram.queue.pending() and not self.waiting())
 
-    def _waiting(self) -> int:
+    def waiting(self) -> int:
         with self.stage.journal.engine.connect() as connection:
             return int(connection.exec_driver_sql("SELECT count(*) FROM spool WHERE payload <> ''").scalar() or 0)
 

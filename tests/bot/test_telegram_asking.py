@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import bot.telegram_line
-from memory.messages import Source
+from infra.errors import ServiceTrouble
+from memory.messages import Place, Source
 from tests.bot.stage import Script
 from tests.bot.telegram_stage import ADA, SAYS, UNKNOWN, WARM, Scene, scene
 from tests.fakes.telegram_flood import Limits
@@ -16,8 +17,6 @@ EMOJI = "👩‍🍳"
 
 
 def source_of(on: Scene, question: int, chat: int) -> Source:
-    from memory.messages import Place
-
     known = on.stage.journal.said(Place("telegram", str(chat)), str(question))
     assert known is not None
     return known[1]
@@ -454,8 +453,6 @@ async def test_a_voice_that_is_down_is_said_and_the_question_waits(tmp_path: Pat
 async def test_a_memory_that_is_down_is_said_and_the_question_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from infra.errors import ServiceTrouble
-
     async with scene(tmp_path) as on:
 
         def broken(*_: object, **__: object) -> None:

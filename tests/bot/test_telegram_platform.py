@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from bot.telegram_platform import outline
 from infra.database import connect
-from infra.errors import UserMistake
+from infra.errors import ServiceTrouble, UserMistake
 from infra.spool import Spool
 from tests.bot.stage import Script
 from tests.bot.telegram_stage import ADA, SAYS, UNKNOWN, WARM, Scene, scene
@@ -24,10 +24,6 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 def slow() -> Script:
     return Script(SAYS, pace_s=0.1)
-
-
-def spooled(on: Scene) -> int:
-    return on._waiting()
 
 
 async def ready(on: Scene) -> None:
@@ -149,7 +145,7 @@ async def test_menus_that_telegram_refuses_for_now_come_later(tmp_path: Path) ->
 
 async def test_an_admin_whose_chat_is_new_gets_the_menu_with_start(tmp_path: Path) -> None:
     async with scene(tmp_path, begin=False) as on:
-        on.telegram.fail_next("setMyCommands", 0, times=0)
+        on.telegram.world.people[ADA].started = False
         on.start()
         await registered(on)
         on.telegram.commands.clear()
@@ -200,11 +196,11 @@ async def test_an_update_is_kept_until_its_reply_is_there_and_then_its_words_go(
     async with scene(tmp_path, voice=slow()) as on:
         await on.private(WARM)
         await on.telegram.until(lambda: on.stage.voice.asked)
-        while_answering = spooled(on)
+        while_answering = on.waiting()
         await on.reply(on.bob, "Sources")
         await on.settled()
 
-        assert (while_answering, spooled(on)) == (1, 0)
+        assert (while_answering, on.waiting()) == (1, 0)
 
 
 async def test_killed_between_update_and_answer_it_answers_after_the_restart(tmp_path: Path) -> None:
@@ -258,7 +254,7 @@ async def test_asked_to_stop_it_finishes_its_replies(tmp_path: Path) -> None:
 
         assert [on.said(chat)[0].reply_to for chat in (on.bob, on.group)] == asked
         assert "Sources" in on.said(on.group)[0].text
-        assert spooled(on) == 0
+        assert on.waiting() == 0
 
 
 async def test_a_reply_that_takes_too_long_to_finish_is_given_after_the_restart(
@@ -269,7 +265,7 @@ async def test_a_reply_that_takes_too_long_to_finish_is_given_after_the_restart(
         asked = await on.private(WARM)
         await on.telegram.until(lambda: on.stage.voice.asked)
         await asyncio.wait_for(on.stop(), 5)
-        assert spooled(on) == 1
+        assert on.waiting() == 1
         on.stage.voice.stalls_after = -1
         on.start()
 
@@ -279,8 +275,6 @@ async def test_a_reply_that_takes_too_long_to_finish_is_given_after_the_restart(
 async def test_while_the_database_is_down_nothing_is_acknowledged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from infra.errors import ServiceTrouble
-
     async with scene(tmp_path) as on:
         await ready(on)
         put, failed = Spool.put, []

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from memory.messages import Exchange, Place, Source
+from bot.inbox import answer_question
+from memory.messages import Exchange, Person, Place, Source
 from memory.provenance import may_train
 from tests.bot.telegram_stage import ADA, SAYS, UNKNOWN, WARM, Scene, scene
 from tests.fakes.telegram_world import FakeMessage
@@ -163,7 +164,7 @@ async def test_nobody_else_fills_a_form(tmp_path: Path) -> None:
         on.start()
         asked = await on.private(UNKNOWN)
         await on.press(on.bob, await on.answered(on.bob, asked), "ask:")
-        card = await on.reply(on.group, UNKNOWN)
+        card = await on.card(chat=on.group)
         assert await on.press(on.bob, card, "answer:") == "Only Ada can do that."
         await on.press(ADA, card, "answer:")
         prompt = await on.reply(on.group, "Your answer")
@@ -212,7 +213,7 @@ async def test_cards_go_to_the_chat_that_the_settings_name(tmp_path: Path) -> No
         on.start()
         asked = await on.private(UNKNOWN)
         await on.press(on.bob, await on.answered(on.bob, asked), "ask:")
-        card = await on.reply(desk, UNKNOWN)
+        card = await on.card(chat=desk)
         await on.telegram.say(ADA, desk, ANSWER, reply_to=card.id)
 
         assert await on.reply(on.bob, ANSWER)
@@ -222,9 +223,6 @@ async def test_members_are_told_although_adas_chat_is_closed(tmp_path: Path) -> 
     async with scene(tmp_path) as on:
         card = await passed_on(on)
         await on.telegram.block(ADA)
-        from bot.inbox import answer_question
-        from memory.messages import Person
-
         now = on.stage.community.clock()
         item = on.inbox()[0]
         second = await on.private("Who is the mayor of Ulaanbaatar?")
