@@ -140,26 +140,29 @@ class TelegramPlatform:
         talk = Talk(self._community, line, self._spool, follower, bot.bot)
         add_handlers(app, talk)
 
-        # 1 what was written and not sent; a chat that asks for patience must not hold up the others
-        late = self._spawn(asking.catch_up(self._community, PLATFORM, talk.outlet))
-        await asyncio.wait({late}, timeout=CATCH_UP_S)
+        # 1 what an earlier process left
+        await self._catch_up(app, queue, talk)
 
-        # 2 what was taken and not handled
-        for payload in await asyncio.to_thread(self._spool.waiting):
-            await queue.again(Update.de_json(json.loads(payload[1]), bot))
-        await app.start()
-
-        # 3 what happens by itself
+        # 2 what happens by itself
         self._spawn(self._register(bot))
         await follower.resume()
         going = self._spawn(rounds(self._community, self, stopping))
 
-        # 4 what comes in
+        # 3 what comes in
         await unless(stopping, self._listen(app))
         await unless(stopping, asyncio.wait({going}))
         if not stopping.is_set():
             raise ServiceTrouble("The rounds of Telegram ended; the log says why.")
         await asyncio.wait({going}, timeout=ROUNDS_END_S)
+
+    async def _catch_up(self, app: App, queue: "SpooledQueue", talk: Talk) -> None:
+        """What was written and not sent, then what was taken and not handled."""
+        late = self._spawn(asking.catch_up(self._community, PLATFORM, talk.outlet))
+        # A chat that asks for patience must not hold up the others.
+        await asyncio.wait({late}, timeout=CATCH_UP_S)
+        for _, payload in await asyncio.to_thread(self._spool.waiting):
+            await queue.again(Update.de_json(json.loads(payload), app.bot))
+        await app.start()
 
     async def _listen(self, app: App) -> None:
         """Have updates posted, or poll for them."""

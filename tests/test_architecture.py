@@ -31,6 +31,8 @@ OWNERS = {
     "fastapi": {"infra/voice/api.py", "infra/voice/bench.py", "infra/desk/"},
     "typer": {"infra/cli/"},
     "discord": {"bot/discord_"},
+    "telegram": {"bot/telegram_"},
+    "telegramify_markdown": {"bot/telegram_show.py"},
 }
 PURE = ("bot/policy.py", "memory/ranking.py", "memory/prompt.py", "memory/messages.py", "trainer/gate.py")
 # Values and errors are no I/O.
