@@ -240,6 +240,7 @@ class MessageMethods:
             reply_to=replied.id if replied else None,
             topic=topic or (replied.topic if replied else None),
             reply_markup=keyboard,
+            force_reply=force_reply_of(params),
             **content,
         )
         return self.world.message_json(message)
@@ -287,3 +288,8 @@ def keyboard_of(params: Params) -> Json | None:
         if "callback_data" in button and not 1 <= len(str(button["callback_data"]).encode()) <= 64:
             raise bad_request("BUTTON_DATA_INVALID")
     return markup if buttons else None
+
+
+def force_reply_of(params: Params) -> Json | None:
+    markup: Json | None = params.json("reply_markup")
+    return markup if markup and markup.get("force_reply") else None

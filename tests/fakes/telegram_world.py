@@ -61,6 +61,8 @@ class FakeMessage:
     topic: int | None = None
     sender_chat: int | None = None
     reply_markup: Json | None = None
+    # A request for a reply is seen by people; the API does not show it again.
+    force_reply: Json | None = None
     edits: list[tuple[float, str]] = field(default_factory=list)
     deleted: bool = False
     documents: list[Upload] = field(default_factory=list)
