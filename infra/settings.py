@@ -390,6 +390,13 @@ def find_home(given: Path | None) -> Path:
     return given or Path(os.environ.get(f"{PREFIX}HOME", "."))
 
 
+def overrule(given: Mapping[str, str]) -> None:
+    """Let these settings, as SECTION__KEY, win in this process and its children: over files, also those of secrets."""
+    for name, value in given.items():
+        os.environ.pop(f"{PREFIX}{name}_FILE", None)
+        os.environ[f"{PREFIX}{name}"] = value
+
+
 def offline() -> None:
     """Keep every library in this process from asking a model hub; inherited by child processes."""
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
