@@ -57,12 +57,16 @@ def doctor(home: Home = None, as_json: Json = False) -> None:
 
 @app.command()
 def up(
-    home: Home = None, port: Annotated[int | None, typer.Option(help="Instead of api.port; 0 takes any.")] = None
+    home: Home = None,
+    port: Annotated[int | None, typer.Option(help="Instead of api.port; 0 takes any.")] = None,
+    playground: Annotated[
+        bool, typer.Option("--playground", help="Try it on an invented Discord and Telegram; from a checkout only.")
+    ] = False,
 ) -> None:
     """Run the twin: API and page, worker and scheduler, until Ctrl-C."""
     from infra.cli.run import up as run
 
-    run(home, port=port)
+    run(home, port=port, playground=playground)
 
 
 @app.command()

@@ -2,7 +2,9 @@
 
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infra.cli.bots import configured
 from infra.cli.compose import open_twin, settings_of
@@ -12,15 +14,25 @@ from infra.processes import Child, Supervisor
 from infra.remote import Remote
 from infra.settings import Settings, child_environment
 
+if TYPE_CHECKING:
+    from infra.desk.playground import Playground
+
 # How long a bot may take to finish the replies it has begun.
 REPLIES_S = 25.0
 
 
-def up(home: Path | None, *, port: int | None) -> None:
+def up(home: Path | None, *, port: int | None, playground: bool = False) -> None:
     """Everything, until Ctrl-C: API and page here, worker and scheduler as supervised children."""
     settings = settings_of(home)
-    supervisor = Supervisor(children(settings), say=err().print)
-    serve_with(settings, port=port, supervisor=supervisor)
+    with ExitStack() as stack:
+        playing = None
+        if playground:
+            from infra.desk.playground import open_playground
+
+            playing = stack.enter_context(open_playground(settings))
+            settings = settings_of(home)
+        supervisor = Supervisor(children(settings), say=err().print)
+        serve_with(settings, port=port, supervisor=supervisor, playground=playing)
 
 
 def serve(home: Path | None, *, port: int | None) -> None:
@@ -28,7 +40,9 @@ def serve(home: Path | None, *, port: int | None) -> None:
     serve_with(settings_of(home), port=port, supervisor=Supervisor([]))
 
 
-def serve_with(settings: Settings, *, port: int | None, supervisor: Supervisor) -> None:
+def serve_with(
+    settings: Settings, *, port: int | None, supervisor: Supervisor, playground: "Playground | None" = None
+) -> None:
     from infra.desk.server import run
 
     if (running := Remote.find(settings)) is not None:
@@ -36,13 +50,18 @@ def serve_with(settings: Settings, *, port: int | None, supervisor: Supervisor) 
     with open_twin(settings) as here:
         supervisor.open()
         try:
-            run(settings, here, port=settings.api.port if port is None else port, ready=greet)
+            wanted = settings.api.port if port is None else port
+            run(settings, here, port=wanted, ready=greet_at_play if playground else greet, playground=playground)
         finally:
             supervisor.close()
 
 
 def greet(url: str) -> None:
     err().print(f"The twin is up at {url} (Ctrl-C stops it). Talk to it: understudy chat")
+
+
+def greet_at_play(url: str) -> None:
+    err().print(f"The playground is at {url}/playground (Ctrl-C stops it). It plays with a copy of the twin's memory.")
 
 
 def children(settings: Settings) -> list[Child]:

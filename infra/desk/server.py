@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 
 from infra.cli.compose import TwinHere, creator_person, now, open_runs
 from infra.desk.api import Parts, router
+from infra.desk.playground import Playground, add_playground
 from infra.errors import ServiceTrouble
 from infra.remote import announce, withdraw
 from infra.settings import Settings
@@ -22,7 +23,7 @@ from trainer.app import queue_app
 DRAIN_S = 0.2
 
 
-def make_app(settings: Settings, here: TwinHere) -> FastAPI:
+def make_app(settings: Settings, here: TwinHere, playground: Playground | None = None) -> FastAPI:
     """The application over the opened parts."""
     from importlib.resources import files
 
@@ -62,6 +63,8 @@ def make_app(settings: Settings, here: TwinHere) -> FastAPI:
     if here.voices is not None:
         app.include_router(routes(here.voices))
     app.include_router(router(parts))
+    if playground is not None:
+        add_playground(app, playground)
     app.mount("/", StaticFiles(directory=str(files("infra") / "desk" / "static"), html=True))
     return app
 
@@ -77,11 +80,17 @@ async def follow(here: TwinHere) -> None:
         await asyncio.sleep(DRAIN_S)
 
 
-def run(settings: Settings, here: TwinHere, *, port: int, ready: Callable[[str], None]) -> None:
+def run(
+    settings: Settings,
+    here: TwinHere,
+    *,
+    port: int,
+    ready: Callable[[str], None],
+    playground: Playground | None = None,
+) -> None:
     """Serve until SIGINT or SIGTERM; `ready` gets the address when it answers."""
-    config = uvicorn.Config(
-        make_app(settings, here), host=settings.api.host, port=port, log_level="warning", timeout_graceful_shutdown=3
-    )
+    app = make_app(settings, here, playground)
+    config = uvicorn.Config(app, host=settings.api.host, port=port, log_level="warning", timeout_graceful_shutdown=3)
     server = Announcing(config, settings, ready)
     try:
         server.run()
