@@ -136,7 +136,7 @@ class DiscordRoom:
         replied = self.world.messages.get(one.reply_to or 0)
         if replied is None or replied.deleted:
             return "a message that is gone" if one.reply_to else ""
-        return f"{self._name(replied.author)}: {self._named(replied.content)[:80]}"
+        return f"{self._name(replied.author)}: {shortened(self._named(replied.content))}"
 
     def _types(self, where: FakeChannel) -> str:
         began = [when for channel, when in self.discord.typing if channel == where.id][-1:]
@@ -220,6 +220,11 @@ class DiscordRoom:
     def file(self, place: int, message: int, name: str) -> bytes | None:
         found = self.world.messages.get(message)
         return next((each.data for each in found.attachments if each.name == name), None) if found else None
+
+
+def shortened(text: str) -> str:
+    """The beginning of a message, without its marks of mentions."""
+    return re.sub(r"<@([^<>]+)>", r"@\1", text)[:80]
 
 
 def said(one: Json, what: str, locale: str) -> str:

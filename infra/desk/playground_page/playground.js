@@ -207,7 +207,8 @@ class Pane {
     this.replying = message?.id ?? null;
     this.find(".replying").hidden = !message;
     if (!message) return;
-    this.find(".replying span").textContent = `Replying to ${message.author}: ${message.text.slice(0, 60)}`;
+    const words = message.text.replace(/<@([^<>]+)>/g, "@$1").slice(0, 60);
+    this.find(".replying span").textContent = `Replying to ${message.author}: ${words}`;
     if (this.box.value === this.hint) this.box.value = "";
     this.box.focus();
   }
