@@ -44,6 +44,9 @@ Platform = Literal["discord", "telegram"]
 class Room(Protocol):
     """One platform's double as the page meets it. Everything runs in the doubles' loop and raises UserMistake."""
 
+    creator: str
+    """Ada, as PLATFORM:ID."""
+
     def view(self, person: int, place: int) -> Json:
         """What a person sees in a place; somebody or something unknown becomes the first there is."""
         ...
@@ -83,11 +86,11 @@ def open_playground(settings: Settings) -> Iterator[Playground]:
         discord = stack.enter_context(portal.wrap_async_context_manager(discord_room.double()))
         telegram = stack.enter_context(portal.wrap_async_context_manager(telegram_room.double()))
         rooms: dict[Platform, Room] = {
-            "discord": portal.call(discord_room.build, discord, settings.creator.name),
-            "telegram": portal.call(telegram_room.build, telegram, settings.creator.name),
+            "discord": portal.call(discord_room.build, discord, settings.creator),
+            "telegram": portal.call(telegram_room.build, telegram, settings.creator),
         }
         overrule({**apart(settings), **discord_room.variables(discord), **telegram_room.variables(telegram)})
-        overrule(creators(settings, [f"discord:{discord.owner_id}", f"telegram:{telegram_room.ADA}"]))
+        overrule(creators(settings, [room.creator for room in rooms.values()]))
         yield Playground(rooms, portal)
 
 
@@ -141,10 +144,11 @@ def copy_memory(settings: Settings, folder: Path) -> None:
                 shutil.copytree(settings.data_folder / name, folder / name)
 
 
-def creators(settings: Settings, ids: list[str]) -> dict[str, str]:
-    """The creator is Ada first, then everybody whom memory knows as the creator."""
-    admins = {"CREATOR__ADMINS": json.dumps([*ids, *settings.creator.admins])} if settings.creator.admins else {}
-    return {"CREATOR__IDS": json.dumps([*ids, *settings.creator.ids]), **admins}
+def creators(settings: Settings, ada: list[str]) -> dict[str, str]:
+    """Ada is the creator. Other ids of these platforms are left out: a bot would look for its inbox there, in vain."""
+    elsewhere = [each for each in settings.creator.ids if not each.startswith(("discord:", "telegram:"))]
+    admins = {"CREATOR__ADMINS": json.dumps(ada)} if settings.creator.admins else {}
+    return {"CREATOR__IDS": json.dumps([*ada, *elsewhere]), **admins}
 
 
 class Said(BaseModel):

@@ -10,6 +10,7 @@ from typing import Any
 
 from infra.desk.playground import PICTURES, until
 from infra.errors import UserMistake
+from infra.settings import CreatorSettings
 from tests.fakes.discord import FakeDiscord, FakeMessage, Intent, Interaction, NotVisible
 from tests.fakes.discord_commands import MESSAGE_MENU, SLASH
 from tests.fakes.discord_interactions import COMMAND
@@ -38,10 +39,10 @@ def variables(discord: FakeDiscord) -> dict[str, str]:
     }
 
 
-async def build(discord: FakeDiscord, creator: str) -> "DiscordRoom":
+async def build(discord: FakeDiscord, creator: CreatorSettings) -> "DiscordRoom":
     """A server of the creator's with Bob, Charlie and Mei, a channel, and a forum with one post in it."""
     guild = discord.guild("Community")
-    discord.world.users[discord.owner_id].name = creator
+    discord.world.users[discord.owner_id].name = creator.name
     bob, charlie, mei = discord.user("Bob"), discord.user("Charlie"), discord.user("Mei", locale="zh-CN")
     for person in (bob, charlie, mei):
         discord.member(guild, person)
@@ -57,6 +58,7 @@ class DiscordRoom:
 
     def __init__(self, discord: FakeDiscord, notes: Mapping[int, str]) -> None:
         self.discord, self.world, self.notes = discord, discord.world, notes
+        self.creator = f"discord:{discord.owner_id}"
 
     # What a person sees
 
@@ -223,8 +225,8 @@ class DiscordRoom:
 
 
 def shortened(text: str) -> str:
-    """The beginning of a message, without its marks of mentions."""
-    return re.sub(r"<@([^<>]+)>", r"@\1", text)[:80]
+    """The beginning of a message, without its marks."""
+    return re.sub(r"<@([^<>]+)>", r"@\1", text).replace("*", "")[:80]
 
 
 def said(one: Json, what: str, locale: str) -> str:

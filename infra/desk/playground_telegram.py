@@ -9,11 +9,11 @@ from typing import Any
 
 from infra.desk.playground import PICTURES, until
 from infra.errors import UserMistake
+from infra.settings import CreatorSettings
 from tests.fakes.telegram import FakeTelegram
 from tests.fakes.telegram_world import PRESENT, Chat, FakeMessage
 
 Json = dict[str, Any]
-ADA = 5_000_000_001
 # An application shows "typing" for five seconds, and spins about as long as this on a button that nobody answers.
 TYPING_S, ANSWER_S = 5.0, 10.0
 # The bot asks for updates again at once when it has some, and after a poll's end.
@@ -34,9 +34,10 @@ def variables(telegram: FakeTelegram) -> dict[str, str]:
     }
 
 
-async def build(telegram: FakeTelegram, creator: str) -> "TelegramRoom":
+async def build(telegram: FakeTelegram, creator: CreatorSettings) -> "TelegramRoom":
     """A group of the creator's with Bob, Charlie and Mei. The creator has started the bot, for there is their inbox."""
-    ada = telegram.user(creator, user_id=ADA)
+    known = [int(number) for number in (key.removeprefix("telegram:") for key in creator.ids) if number.isdigit()]
+    ada = telegram.user(creator.name, user_id=next(iter(known), None))
     bob, charlie, mei = telegram.user("Bob"), telegram.user("Charlie"), telegram.user("Mei", language="zh")
     group = telegram.group("Community")
     telegram.join(group, ada, "creator")
@@ -52,6 +53,7 @@ class TelegramRoom:
 
     def __init__(self, telegram: FakeTelegram, notes: Mapping[int, str]) -> None:
         self.telegram, self.world, self.notes = telegram, telegram.world, notes
+        self.creator = f"telegram:{next(iter(notes))}"
 
     # What a person sees
 

@@ -131,7 +131,7 @@ async def test_what_charlie_is_told_in_private_bob_does_not_see(client: httpx.As
 
 def test_the_children_are_pointed_at_the_doubles(playground: Playground, variables: dict[str, str], home: Path) -> None:
     room = playground.rooms["discord"]
-    creator = [f"discord:{room.discord.owner_id}", "telegram:5000000001", "telegram:1"]
+    creator = [f"discord:{room.discord.owner_id}", "telegram:1"]
 
     assert variables["DISCORD__API"] == room.discord.api
     assert variables["TELEGRAM__API"].startswith("http://127.0.0.1:")
