@@ -115,11 +115,16 @@ class TelegramRoom:
             "entities": one.entities,
             "edited": bool(one.edits),
             "about": f"{self.world.people[replied.author].name}: {replied.text[:80]}" if replied else "",
-            "asks": asks(one, replied, person),
+            "asks": asks(one, replied, person) and not self._answered(one, person),
             "buttons": keyboard(one),
             "files": [file_of(one, each.name) for each in [*one.documents, *one.photos]],
             "reactions": [{"emoji": emoji, "count": 1} for emoji in one.reactions.values()],
         }
+
+    def _answered(self, asked: FakeMessage, person: int) -> bool:
+        return any(
+            (each.reply_to, each.author) == (asked.id, person) for each in self.telegram.chat_messages(asked.chat)
+        )
 
     def _draft(self, where: Chat) -> list[Json]:
         """The words that the bot is writing, which are no message yet."""

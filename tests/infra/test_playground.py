@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sqlite3
 import subprocess
 import threading
@@ -23,7 +24,7 @@ from fastapi.responses import HTMLResponse
 from infra.desk import playground as desk
 from infra.desk.playground import Playground, add_playground, open_playground
 from infra.errors import UserMistake
-from infra.settings import load_settings
+from infra.settings import load_settings, overrule
 from infra.voice.api import install
 from tests.infra.test_page import CHROMIUM, FLAGS
 
@@ -150,6 +151,15 @@ def test_the_settings_accept_what_the_children_are_given(
     assert settings.data_folder == (home / "data" / "playground").resolve()
 
 
+def test_a_real_token_in_a_file_never_wins_over_the_doubles(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {**os.environ, "UNDERSTUDY_TELEGRAM__TOKEN_FILE": str(tmp_path / "token")})
+    overrule({"TELEGRAM__TOKEN": "token-of-the-double"})
+
+    assert load_settings(home).telegram.token.get_secret_value() == "token-of-the-double"
+
+
 def test_memory_is_copied_anew_and_the_twins_own_stays(home: Path, variables: dict[str, str]) -> None:
     settings = load_settings(home)
     settings.data_folder.mkdir()
@@ -243,7 +253,7 @@ async def test_bob_talks_with_a_bot_on_discord(
 
         assert (await bob.view())["online"]
         assert (await bob.texts())[0] == "<@Twin> are you there?"
-        assert answer["about"] == "Bob: <@Twin> are you there?"
+        assert answer["about"] == "Bob: @Twin are you there?"
         assert answer["buttons"] == [[{"label": "👍", "action": "up:1", "url": "", "disabled": False}]]
         assert (thanks["text"], thanks["only_you"]) == ("thanks", True)
         assert "thanks" not in await charlie.texts()
@@ -307,8 +317,11 @@ async def test_a_bot_that_asks_for_a_reply_asks_only_whom_it_means(
         assert (await bot.post("sendMessage", json=body)).json()["ok"]
     charlie = await Page(client, "telegram").become("Charlie", "Community")
 
-    assert (await bob.last())["asks"]
+    asked = await bob.last()
+    assert asked["asks"]
     assert not (await charlie.last())["asks"]
+    await bob.do("say", text="too warm", reply_to=asked["id"])
+    assert not any(each["asks"] for each in (await bob.view())["messages"])
 
 
 # The page

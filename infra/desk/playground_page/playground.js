@@ -272,6 +272,8 @@ class Pane {
     const typed = /^\/(\S*)$/.exec(this.box.value);
     const chosen = /^\/(\S+)\s/.exec(this.box.value);
     const offered = (this.view?.commands ?? []).filter(({ name }) => (typed ? name.startsWith(typed[1]) : name === chosen?.[1]));
+    const list = this.find(".messages");
+    const low = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
     box.hidden = !offered.length;
     box.replaceChildren(...offered.map((command) => {
       const line = element("button", "");
@@ -280,6 +282,7 @@ class Pane {
       line.onclick = () => { this.box.value = `/${command.name} `; this.box.focus(); this.suggest(); };
       return line;
     }));
+    if (low) list.scrollTop = list.scrollHeight;
   }
 }
 
