@@ -6,6 +6,7 @@ is read again later. `home` is the folder that holds `understudy.toml`; relative
 
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from datetime import date
@@ -27,8 +28,13 @@ PLACEHOLDERS = {"changeme", "change-me", "change_me", "secret", "password", "tok
 
 Language = Literal["en", "zh-CN", "zh-TW"]
 
-# How OpenMP's threads wait for each other; see `share_cores`.
-WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
+# How OpenMP's threads wait for each other; see `share_cores`. GNU's library takes the count for processes with more
+# threads than cores, which a swap makes of ours, only where the policy is active; others would spin for ever then.
+WAITING = (
+    {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "1000"}
+    if sys.platform == "linux"
+    else {"OMP_WAIT_POLICY": "PASSIVE"}
+)
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 

@@ -12,6 +12,7 @@ Only the engine's thread touches a context that serves; a context being prepared
 """
 
 import codecs
+import heapq
 import os
 import queue
 import random
@@ -33,9 +34,10 @@ from infra.voice.llama import Adapter, Context, Model, Sampler
 
 # Rows of one batch. llama.cpp computes a prompt fastest in hundreds of rows.
 BATCH = 512
-# While somebody is being answered, a step computes no more prompt than this, so that the gap between two tokens of a
-# running stream stays near a tenth of a second on two cores.
-PROMPT_PIECE = 128
+# While somebody is being answered, a step spends about this long on prompts, so that the gap between two tokens of a
+# running stream stays well under a quarter of a second, also while two voices take turns during a swap.
+PROMPT_S = 0.1
+LEAST_PIECE, MOST_PIECE = 16, 256
 # The sequence that keeps the shared beginning of prompts. Streams use the numbers after it.
 SHARED = 0
 # Sharing less than this costs more bookkeeping than it saves.
@@ -110,6 +112,23 @@ class TextOut:
         return shown
 
 
+class Pace:
+    """How much prompt fits into a step, learned from the batches that this machine computes."""
+
+    def __init__(self) -> None:
+        self._row_s = PROMPT_S / LEAST_PIECE
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """Note what a batch took; small ones say little of prompts."""
+        if rows >= LEAST_PIECE:
+            self._row_s += 0.3 * (seconds / rows - self._row_s)
+
+    @property
+    def piece(self) -> int:
+        """Rows of prompt beside running streams."""
+        return max(LEAST_PIECE, min(MOST_PIECE, int(PROMPT_S / self._row_s)))
+
+
 class Speaker:
     """One voice being served: a context, its adapter if it has one, and the streams it answers."""
 
@@ -129,7 +148,8 @@ class Speaker:
 
     def begin(self, stream: Stream) -> None:
         """Give a stream its sequence, and the shared beginning that is computed already."""
-        stream.sequence = self._free.pop()
+        # The lowest: llama.cpp computes streams together only where their numbers follow each other, see `plan`.
+        stream.sequence = heapq.heappop(self._free)
         stream.started = time.perf_counter()
         common = common_prefix(self._shared, stream.prompt[:-1])
         if common >= LEAST_SHARED:
@@ -149,7 +169,7 @@ class Speaker:
     def end(self, stream: Stream) -> None:
         """Take the sequence back."""
         self.context.forget(stream.sequence)
-        self._free.append(stream.sequence)
+        heapq.heappush(self._free, stream.sequence)
         self.running.remove(stream)
         if stream.sampler is not None:
             stream.sampler.free()
@@ -193,6 +213,7 @@ class Engine:
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._wake = threading.Condition()
         self._swapping = threading.Lock()
+        self._pace = Pace()
         # Tokenising reads the model from callers' threads: it may not be freed meanwhile.
         self._freeing = threading.Lock()
         self._closed = False
@@ -373,7 +394,8 @@ class Engine:
 
     def _advance(self, speaker: Speaker) -> None:
         """One batch for one voice: a token of every running stream, then pieces of prompts."""
-        rows, asked = plan(speaker.running)
+        rows, asked = plan(speaker.running, piece=self._pace.piece)
+        began = time.perf_counter()
         try:
             speaker.context.decode(rows)
         except ServiceTrouble as trouble:
@@ -382,6 +404,7 @@ class Engine:
                 stream.emit(trouble)
                 speaker.end(stream)
             return
+        self._pace.learn(len(rows), time.perf_counter() - began)
         for stream, row in asked:
             if not stream.said:
                 speaker.prefilled(stream)
@@ -434,18 +457,22 @@ class Engine:
             self._model.free()
 
 
-def plan(running: Sequence[Stream]) -> tuple[list[tuple[int, int, int, bool]], list[tuple[Stream, int]]]:
+def plan(
+    running: Sequence[Stream], *, piece: int = MOST_PIECE
+) -> tuple[list[tuple[int, int, int, bool]], list[tuple[Stream, int]]]:
     """The rows of one batch and which stream asked for the logits of which row.
 
-    Streams that speak come first, then as much of the oldest prompts as there is room for.
+    Streams that speak come first, in the order of their sequences: with memory of its own for each, llama.cpp computes
+    only rows together whose sequences count up by one, and the rest one by one, at twice the time for eight. Then comes
+    as much of the oldest prompts as there is room for: `piece` rows beside streams that speak.
     """
     rows: list[tuple[int, int, int, bool]] = []
     asked: list[tuple[Stream, int]] = []
-    for stream in running:
+    for stream in sorted(running, key=lambda each: each.sequence):
         if stream.prefilled:
             asked.append((stream, len(rows)))
             rows.append((stream.said[-1], len(stream.prompt) + len(stream.said) - 1, stream.sequence, True))
-    room = PROMPT_PIECE if rows else BATCH
+    room = piece if rows else BATCH
     # First come, first served: finishing one prompt serves its reader sooner than advancing all of them a little.
     for stream in [each for each in running if not each.prefilled]:
         if room <= 0:

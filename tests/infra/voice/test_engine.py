@@ -14,7 +14,7 @@ import pytest
 from infra.errors import Busy, ServiceTrouble, UserMistake
 from infra.voice.chat import Finish, Piece, Sampling, Turn
 from infra.voice.client import LocalVoice
-from infra.voice.engine import Engine, TextOut, common_prefix
+from infra.voice.engine import Engine, Stream, TextOut, common_prefix, plan
 from infra.voice.score import Scorer
 from infra.voice.weights import Weights
 from tests.weights import write_adapter
@@ -288,6 +288,27 @@ def test_a_stop_text_that_comes_in_pieces_is_never_shown() -> None:
 
     assert "".join(shown) == "Warm.\nUse a cloth."
     assert out.stopped
+
+
+def test_streams_that_speak_are_computed_in_the_order_of_their_sequences() -> None:
+    """llama.cpp computes rows together only where their sequences count up by one."""
+
+    def stream(sequence: int, *, prefilled: bool) -> Stream:
+        made = Stream([1, 2, 3], GREEDY, lambda piece: None, accepted=0.0, sequence=sequence)
+        made.computed, made.said = (3, [7]) if prefilled else (0, [])
+        return made
+
+    running = [
+        stream(3, prefilled=True),
+        stream(1, prefilled=True),
+        stream(4, prefilled=False),
+        stream(2, prefilled=True),
+    ]
+
+    rows, asked = plan(running)
+
+    assert [sequence for _, _, sequence, _ in rows] == [1, 2, 3, 4, 4, 4]
+    assert [(each.sequence, row) for each, row in asked] == [(1, 0), (2, 1), (3, 2), (4, 5)]
 
 
 def test_the_common_prefix_of_prompts() -> None:
