@@ -394,7 +394,7 @@ class Engine:
 
     def _advance(self, speaker: Speaker) -> None:
         """One batch for one voice: a token of every running stream, then pieces of prompts."""
-        rows, asked = plan(speaker.running, piece=self._pace.piece)
+        rows, asked = plan(speaker.running, room=self._pace.piece if self._speaking() else BATCH)
         began = time.perf_counter()
         try:
             speaker.context.decode(rows)
@@ -410,6 +410,10 @@ class Engine:
                 speaker.prefilled(stream)
             assert stream.sampler is not None
             self._say(speaker, stream, stream.sampler.sample(speaker.context, row))
+
+    def _speaking(self) -> bool:
+        """Whether anybody hears words right now, of whichever voice: all of them wait for each batch."""
+        return any(stream.prefilled for speaker in (self._current, *self._draining) for stream in speaker.running)
 
     def _say(self, speaker: Speaker, stream: Stream, token: int) -> None:
         """One new token of a stream: show what it completes, or end."""
@@ -457,14 +461,12 @@ class Engine:
             self._model.free()
 
 
-def plan(
-    running: Sequence[Stream], *, piece: int = MOST_PIECE
-) -> tuple[list[tuple[int, int, int, bool]], list[tuple[Stream, int]]]:
+def plan(running: Sequence[Stream], *, room: int) -> tuple[list[tuple[int, int, int, bool]], list[tuple[Stream, int]]]:
     """The rows of one batch and which stream asked for the logits of which row.
 
     Streams that speak come first, in the order of their sequences: with memory of its own for each, llama.cpp computes
     only rows together whose sequences count up by one, and the rest one by one, at twice the time for eight. Then comes
-    as much of the oldest prompts as there is room for: `piece` rows beside streams that speak.
+    as much of the oldest prompts as there is `room` for, in rows.
     """
     rows: list[tuple[int, int, int, bool]] = []
     asked: list[tuple[Stream, int]] = []
@@ -472,7 +474,6 @@ def plan(
         if stream.prefilled:
             asked.append((stream, len(rows)))
             rows.append((stream.said[-1], len(stream.prompt) + len(stream.said) - 1, stream.sequence, True))
-    room = piece if rows else BATCH
     # First come, first served: finishing one prompt serves its reader sooner than advancing all of them a little.
     for stream in [each for each in running if not each.prefilled]:
         if room <= 0:

@@ -305,7 +305,7 @@ def test_streams_that_speak_are_computed_in_the_order_of_their_sequences() -> No
         stream(2, prefilled=True),
     ]
 
-    rows, asked = plan(running)
+    rows, asked = plan(running, room=512)
 
     assert [sequence for _, _, sequence, _ in rows] == [1, 2, 3, 4, 4, 4]
     assert [(each.sequence, row) for each, row in asked] == [(1, 0), (2, 1), (3, 2), (4, 5)]
