@@ -55,6 +55,8 @@ def may_train(
 ) -> Eligibility:
     """Whether both halves of `exchange` may train. `consent(person_key, place_key)` says who agreed where."""
     place = exchange.place.key
+    if exchange.author.role == "teacher":
+        return Eligibility(eligible=False, reason="answer: a teacher's, and the voice is the creator's")
     answer = half(exchange.source, exchange.author.key, place, consent=consent, permissions=permissions)
     if answer:
         return Eligibility(eligible=False, reason=f"answer: {answer}")
