@@ -85,7 +85,6 @@ def test_a_question_by_nobody_in_particular_has_nobody_to_consent() -> None:
     assert not may_train(exchange, consent=everybody).eligible
 
 
-@pytest.mark.parametrize("half", [Permissions(discord_reference="x"), Permissions(discord_date="2026-02-01")])
 def test_a_teacher_s_answer_is_memory_and_never_the_creator_s_voice() -> None:
     said = replace(asked_by_bob(Source.CREATOR_QA), author=replace(CHARLIE, role="teacher"))
 
@@ -95,5 +94,6 @@ def test_a_teacher_s_answer_is_memory_and_never_the_creator_s_voice() -> None:
     assert "teacher" in found.reason
 
 
+@pytest.mark.parametrize("half", [Permissions(discord_reference="x"), Permissions(discord_date="2026-02-01")])
 def test_a_permission_needs_its_reference_and_its_date(half: Permissions) -> None:
     assert not may_train(asked_by_bob(Source.DISCORD_API), consent=everybody, permissions=half).eligible
