@@ -1,4 +1,4 @@
-"""A day of a community of ten thousand, at speed: chatter, questions, a platform that stumbles and lines that break.
+"""A day of a community of two thousand, at speed: chatter, questions, a platform that stumbles and lines that break.
 
 Every question is answered exactly once, and everything that was said where the twin listens is in the journal.
 """
@@ -19,8 +19,8 @@ from tests.bot.stage import Stage
 from tests.bot.telegram_stage import ADA, Scene, scene
 from tests.people import NOON
 
-MEMBERS = 10_000
-MESSAGES, QUESTIONS = 5_000, 400
+MEMBERS = 2_000
+MESSAGES, QUESTIONS = 1_000, 100
 # So many that none of them gets more questions a minute than a channel may.
 CHANNELS = 40
 ERROR_RATE = 0.02
@@ -52,10 +52,10 @@ class Day:
         ]
 
 
-async def listen_everywhere(stage: Stage, places: list[Place]) -> None:
+async def listen_everywhere(stage: Stage, places: list[Place], *, space: str) -> None:
     for place in places:
         admin = stage.community.person(place.platform, "1", "Ada")
-        await stage.community.remember(listening_event(place, admin, on=True, space="s", at=NOON))
+        await stage.community.remember(listening_event(place, admin, on=True, space=space, at=NOON))
 
 
 def said_in(stage: Stage, platform: str) -> int:
@@ -85,7 +85,7 @@ async def discord_day(at: DiscordStage, day: Day) -> set[int]:
     for member in members:
         double.member(at.guild, member)
     channels = [double.channel(at.guild, f"channel-{number}") for number in range(CHANNELS)]
-    await listen_everywhere(at.stage, [Place("discord", str(channel)) for channel in channels])
+    await listen_everywhere(at.stage, [Place("discord", str(channel)) for channel in channels], space=str(at.guild))
     await at.start()
     double.error_rate = ERROR_RATE
     asked = set()
@@ -122,7 +122,7 @@ async def telegram_day(on: Scene, day: Day) -> set[tuple[int, int]]:
     double.privacy_mode = False
     members = [double.user(f"member {number}") for number in range(MEMBERS)]
     groups = [double.group(f"group {number}") for number in range(CHANNELS)]
-    await listen_everywhere(on.stage, [Place("telegram", str(group)) for group in groups])
+    await listen_everywhere(on.stage, [Place("telegram", str(group)) for group in groups], space=str(groups[0]))
     on.start()
     double.error_rate = ERROR_RATE
     asked = set()
