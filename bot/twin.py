@@ -91,7 +91,7 @@ class Twin:
         # 1 decide
         decision = decide(
             message,
-            silenced=self._silenced(),
+            silenced=await asyncio.to_thread(self._silenced),
             # A private chat may have its person's number, as on Telegram.
             asked_last_minute=self._rate(f"by {message.person.key}"),
             place_last_minute=self._rate(f"in {message.place.key}"),

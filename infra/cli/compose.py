@@ -188,7 +188,7 @@ def open_twin(settings: Settings) -> TwinHere:
         voice=voice,
         manner=manner(settings),
         creator=settings.creator_keys | frozenset(settings.creator.teachers),
-        silenced=lambda: silenced(settings, memory.journal),
+        silenced=lambda: silenced(memory.journal),
         clock=now,
     )
     return TwinHere(twin, memory, voices)
@@ -206,27 +206,16 @@ def manner(settings: Settings) -> "Manner":
     return Manner(persona(settings), sampling, recall.limit, recall.budget_tokens, threshold)
 
 
-def silence_file(settings: Settings) -> Path:
-    """While this file is there the twin says nothing: a file works with everything else broken, and at once."""
-    return settings.data_folder / "silenced"
-
-
-def silenced(settings: Settings, journal: "Journal") -> bool:
-    """Whether the kill switch is thrown: here, or in the journal by a process elsewhere."""
+def silenced(journal: "Journal") -> bool:
+    """Whether the kill switch is thrown, by anybody, on whichever machine: what the journal says holds for all."""
     from memory.members import TWIN, Members
 
-    return silence_file(settings).exists() or Members(journal).chosen(TWIN.key, "silent")
+    return Members(journal).chosen(TWIN.key, "silent")
 
 
-def set_silence(settings: Settings, journal: "Journal", *, on: bool) -> None:
-    """Throw the kill switch, or lift it. The file comes first: it works even when the journal does not."""
+def set_silence(journal: "Journal", *, on: bool) -> None:
+    """Throw the kill switch, or lift it."""
     from memory.members import TWIN
     from memory.remember import choice_event, remember
 
-    path = silence_file(settings)
-    if on:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    else:
-        path.unlink(missing_ok=True)
     remember(journal, [choice_event(TWIN, "silent", value=on, at=now())], creator=frozenset())

@@ -85,7 +85,7 @@ def silence(home: Path | None, state: str) -> None:
     settings = settings_of(home)
     if state not in {"on", "off"}:
         raise UserMistake(f"silence takes 'on' or 'off', not {state!r}.")
-    set_silence(settings, open_journal(settings), on=state == "on")
+    set_silence(open_journal(settings), on=state == "on")
     err().print(f"The twin is {'silenced' if state == 'on' else 'speaking again'}.")
 
 

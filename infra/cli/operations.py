@@ -66,10 +66,10 @@ class House:
         return picture(card, decide(card))
 
     def silence(self, *, on: bool) -> None:
-        set_silence(self.settings, self.journal, on=on)
+        set_silence(self.journal, on=on)
 
     def silenced(self) -> bool:
-        return silenced(self.settings, self.journal)
+        return silenced(self.journal)
 
     def forgotten(self, exchanges: tuple[str, ...], *, reason: str) -> None:
         store = adapter_store(self.settings)
