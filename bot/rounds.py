@@ -5,7 +5,6 @@ nothing.
 """
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -62,28 +61,22 @@ async def show_cards(community: Community, platform: Platform) -> None:
     place = await platform.inbox()
     if place is None:
         return
-    shown = community.members.cards(platform.name)
-    waiting = {item.number: item for item in community.journal.inbox()}
-    closed = [item for state in ("answered", "dismissed") for item in community.journal.inbox(state=state)]
-    for item in [*waiting.values(), *(item for item in closed if item.number in shown)]:
-        await show_card(community, platform, place, item, shown=shown.get(item.number))
+    for item, card in await asyncio.to_thread(community.members.due_cards, platform.name):
+        await show_card(community, platform, place, item, card=card)
 
 
 async def show_card(
-    community: Community, platform: Platform, place: Place, item: InboxItem, *, shown: Card | None
+    community: Community, platform: Platform, place: Place, item: InboxItem, *, card: Card | None
 ) -> None:
-    """Send or change one card, if it is not as it should be."""
-    state = fingerprint(item)
-    if shown is not None and shown.shown == state:
-        return
+    """Send a question's card, or change it to what holds now."""
     draft = await drafted(community, platform.name, item) if item.state == "open" else ""
     screen = cards.card(community, item, draft=draft, language=community.persona.language)
-    if shown is None:
+    if card is None:
         message_id = await platform.send(place, screen)
     else:
-        message_id = shown.message_id
+        message_id = card.message_id
         await forgiving(platform, place, message_id, screen)
-    await community.remember(card_event(item.number, state, place=place, message_id=message_id, at=community.clock()))
+    await community.remember(card_event(item, place=place, message_id=message_id, at=community.clock()))
 
 
 async def forgiving(platform: Platform, place: Place, message_id: str, screen: Screen) -> None:
@@ -95,14 +88,9 @@ async def forgiving(platform: Platform, place: Place, message_id: str, screen: S
             raise
 
 
-def fingerprint(item: InboxItem) -> str:
-    """What of a question its card shows, in short."""
-    return hashlib.sha256(f"{item.state}:{item.count}:{item.question}".encode()).hexdigest()[:16]
-
-
 async def drafted(community: Community, platform: str, item: InboxItem) -> str:
     """The draft for a question, written once; none while the voice cannot be reached."""
-    if draft := community.members.draft(item.question_id):
+    if draft := await asyncio.to_thread(community.members.draft, item.question_id):
         return draft
     text, voice = await community.twin.draft(item.question, item.place)
     if text:
@@ -112,7 +100,7 @@ async def drafted(community: Community, platform: str, item: InboxItem) -> str:
 
 async def tell_members(community: Community, platform: Platform) -> None:
     """Tell everybody whose question was answered after all."""
-    for notice in community.members.notices(platform.name):
+    for notice in await asyncio.to_thread(community.members.notices, platform.name):
         await tell(community, platform, notice)
         await community.remember(notice_event(notice.question_id, platform.name, at=community.clock()))
 
@@ -130,7 +118,7 @@ async def tell(community: Community, platform: Platform, notice: Notice) -> None
     )
     screen = Screen(text, private=False)
     try:
-        if community.members.chosen(notice.person, "direct"):
+        if await asyncio.to_thread(community.members.chosen, notice.person, "direct"):
             place = await platform.direct(notice.person.partition(":")[2])
             await platform.send(place, screen)
         else:
@@ -145,8 +133,9 @@ async def show_reports(community: Community, platform: Platform) -> None:
     place = await platform.inbox()
     if place is None:
         return
-    for report in community.members.reports(platform.name):
-        answer, asked = community.journal.answer(report.answer), community.journal.asked(report.answer)
+    for report in await asyncio.to_thread(community.members.reports, platform.name):
+        answer = await asyncio.to_thread(community.journal.answer, report.answer)
+        asked = await asyncio.to_thread(community.journal.asked, report.answer)
         text = say(
             "report_card",
             community.persona.language,

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from infra.database import reading
 from memory.codec import dumps, encoded, place_from, time_text
-from memory.journal import Journal, Writer
+from memory.journal import InboxItem, Journal, Writer, inbox_item_of
 from memory.messages import Event, Kind, Person, Place
 
 # What a member may choose. "met" is no choice: the twin has introduced itself to them; "silent" is an admin's, for the
@@ -46,12 +46,11 @@ class Report:
 
 @dataclass(frozen=True)
 class Card:
-    """Where question `number` of the inbox is shown to the creator, and what was shown last."""
+    """The message that shows question `number` of the inbox to the creator."""
 
     number: int
     place: str
     message_id: str
-    shown: str
 
 
 class Members:
@@ -82,10 +81,21 @@ class Members:
 
     def cards(self, platform: str) -> dict[int, Card]:
         """The cards of a platform by the number of their question."""
-        rows = self._rows(
-            "SELECT number, place, message_id, shown FROM cards WHERE platform = :platform", platform=platform
-        )
+        rows = self._rows("SELECT number, place, message_id FROM cards WHERE platform = :platform", platform=platform)
         return {row["number"]: Card(**row) for row in rows}
+
+    def due_cards(self, platform: str) -> list[tuple[InboxItem, Card | None]]:
+        """Questions whose card on a platform is missing or shows what holds no more, oldest first."""
+        rows = self._rows(
+            "SELECT i.*, c.place AS card_place, c.message_id, c.shown FROM inbox i LEFT JOIN cards c "
+            "ON c.number = i.number AND c.platform = :platform WHERE c.shown <> i.state || ':' || i.count "
+            "OR (c.shown IS NULL AND i.state = 'open') ORDER BY i.number",
+            platform=platform,
+        )
+        return [
+            (inbox_item_of(row), Card(row["number"], row["card_place"], row["message_id"]) if row["shown"] else None)
+            for row in rows
+        ]
 
     def notices(self, platform: str) -> list[Notice]:
         """Who is to be told on a platform, oldest first."""

@@ -24,7 +24,7 @@ from memory.codec import (
     time_text,
 )
 from memory.exchanges import NEAR, WINDOW, pair
-from memory.journal import Journal, Writer
+from memory.journal import InboxItem, Journal, Writer
 from memory.members import Choice
 from memory.messages import Answer, Event, Exchange, Kind, Message, Passage, Person, Place, Source
 from memory.provenance import may_answer
@@ -293,12 +293,13 @@ def listening_event(place: Place, by: Person, *, on: bool, space: str, at: datet
     )
 
 
-def card_event(number: int, shown: str, *, place: Place, message_id: str, at: datetime) -> Event:
-    """Where a question of the inbox is shown to the creator; the last one counts."""
-    payload = {"number": number, "place": place.key, "message_id": message_id, "shown": shown}
+def card_event(item: InboxItem, *, place: Place, message_id: str, at: datetime) -> Event:
+    """Where a question of the inbox is shown to the creator, and how it stood then; the last one counts."""
+    shown = f"{item.state}:{item.count}"
+    payload = {"number": item.number, "place": place.key, "message_id": message_id, "shown": shown}
     twin = Person(place.platform, "twin", role="twin")
     return Event(
-        place.platform, place.id, f"card:{number}:{time_text(at)}", Kind.CARD, 0, twin, Source.TWIN, at, payload
+        place.platform, place.id, f"card:{item.number}:{time_text(at)}", Kind.CARD, 0, twin, Source.TWIN, at, payload
     )
 
 

@@ -1,6 +1,6 @@
 """Choices, listening, cards and notices come from events alone, in whatever order they arrive."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from memory.journal import Journal
 from memory.members import Members
@@ -64,11 +64,35 @@ def test_everybody_who_asked_is_told_once(journal: Journal) -> None:
     assert [each.person for each in members.notices("telegram")] == [CHARLIE.key]
 
 
-def test_the_last_card_of_a_question_counts(journal: Journal) -> None:
-    for message_id, at in (("5", NOON), ("6", LATER)):
-        remember(journal, [card_event(1, message_id, place=GROUP, message_id=message_id, at=at)], creator=CREATOR)
+def test_a_card_is_due_until_it_shows_how_its_question_stands(journal: Journal) -> None:
+    members = Members(journal)
 
-    assert Members(journal).cards("telegram")[1].message_id == "6"
+    def due() -> list[tuple[int, str, int, str]]:
+        found = members.due_cards("telegram")
+        return [(item.number, item.state, item.count, card.message_id if card else "") for item, card in found]
+
+    def show(message_id: str, at: datetime) -> None:
+        events = [
+            card_event(item, place=GROUP, message_id=message_id, at=at) for item, _ in members.due_cards("telegram")
+        ]
+        remember(journal, events, creator=CREATOR)
+
+    questions = [
+        question_event(said(str(n), person, "What about rye?", minutes=n), Source.TELEGRAM_DIRECT)
+        for n, person in enumerate((BOB, CHARLIE))
+    ]
+    remember(journal, questions[:1], creator=CREATOR)
+    assert due() == [(1, "open", 1, "")]
+    show("5", NOON)
+    assert due() == []
+
+    remember(journal, questions[1:], creator=CREATOR)
+    assert due() == [(1, "open", 2, "5")]
+    show("6", LATER)
+    answer = exchange_event(taught("What about rye?", "Later."), answers=questions[0].message_id)
+    remember(journal, [answer], creator=CREATOR)
+    assert due() == [(1, "answered", 2, "6")]
+    assert members.due_cards("discord") == []
 
 
 def test_a_report_is_shown_to_the_creator_once(journal: Journal) -> None:
