@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from infra.cli.compose import manner, now, open_journal, persona, settings_of
+from infra.cli.compose import manner, memory_of, now, open_journal, persona, settings_of
 from infra.cli.operations import House, running_twin
 from infra.errors import UserMistake
 from infra.processes import die_with_parent
@@ -130,9 +130,7 @@ def recaller(settings: Settings, journal: "Journal") -> "Recaller":
 
     if not settings.index.url:
         return RecallElsewhere(lambda: running_twin(settings))
-    from infra.cli.compose import open_memory
-
-    return open_memory(settings).recall
+    return memory_of(settings, journal).recall  # the twin's own process keeps the index up to date
 
 
 def voice(settings: Settings) -> "Voice":

@@ -131,19 +131,24 @@ class Memory:
 
 def open_memory(settings: Settings, folder: Path | None = None) -> Memory:
     """Journal and index, brought up to date. Raises ServiceTrouble when another process holds the index."""
+    memory = memory_of(settings, open_journal(settings), folder)
+    memory.index.drain_all()
+    return memory
+
+
+def memory_of(settings: Settings, journal: "Journal", folder: Path | None = None) -> Memory:
+    """Memory over a journal that is open, as far as its index has come."""
     from memory.encode import Encoder
     from memory.index import Index
     from memory.recall import Recall
     from memory.vectors import EdgeStore, ServerStore, Store
 
-    journal = open_journal(settings)
     encoder = Encoder(settings.models.embedder, threads=threads(settings))
     key = settings.index.api_key
     store: Store = EdgeStore(folder or settings.data_folder / "index")
     if settings.index.url:
         store = ServerStore(settings.index.url, api_key=key.get_secret_value() if key else None)
     index = Index(journal, store, encoder)
-    index.drain_all()
     return Memory(journal, index, Recall(journal, index, encoder))
 
 
