@@ -116,7 +116,7 @@ async def forget_me(community: Community, caller: Caller) -> Screen:
             community.journal, caller.person.key, creator=community.creator | community.teachers, now=community.clock()
         )
     )
-    await community.operate(lambda: community.operations.forgotten(done.exchanges, reason="a member was forgotten"))
+    await community.operate(community.operations.follow_forgotten)
     return forgotten_screen(community, caller, "forget_done", done)
 
 
@@ -283,7 +283,7 @@ async def purge_here(community: Community, caller: Caller) -> Screen:
             now=community.clock(),
         )
     )
-    await community.operate(lambda: community.operations.forgotten(done.exchanges, reason="a place was purged"))
+    await community.operate(community.operations.follow_forgotten)
     return forgotten_screen(community, caller, "memory_purged", done)
 
 

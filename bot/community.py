@@ -53,8 +53,8 @@ class Operations(Protocol):
 
     def silenced(self) -> bool: ...
 
-    def forgotten(self, exchanges: tuple[str, ...], *, reason: str) -> None:
-        """See to it that no voice that learned from these exchanges speaks again, and no pending dataset holds them."""
+    def follow_forgotten(self) -> None:
+        """See to it that no voice that learned what was forgotten speaks again, and no ended run's dataset holds it."""
         ...
 
     def permission(self) -> tuple[str, str] | None:

@@ -42,10 +42,8 @@ async def left(community: Community, platform: str, space: str) -> None:
     for place in [each for each, owner in community.members.places(platform) if owner == space]:
         creator = community.creator | community.teachers
         forget = partial(forget_place, community.journal, platform, place.id, creator=creator, now=community.clock())
-        done = await community.operate(forget)
-        await community.operate(
-            partial(community.operations.forgotten, done.exchanges, reason="the twin left a community")
-        )
+        await community.operate(forget)
+        await community.operate(community.operations.follow_forgotten)
         await community.remember(listening_event(place, nobody, on=False, space=space, at=community.clock()))
 
 

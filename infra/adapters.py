@@ -6,7 +6,7 @@ rename, so that it is the old or the new one after any crash. Versions sort by t
 """
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -101,14 +101,6 @@ class AdapterStore:
     def taint(self, version: str, reason: str) -> None:
         """Mark a version as never to speak again. Beside its folder, whose hashes stay true."""
         write_json(self._root / f"{self.folder(version).name}.tainted.json", {"reason": reason})
-
-    def taint_learned(self, exchanges: Collection[str], reason: str) -> list[str]:
-        """Taint every version that learned from one of these exchanges; returns those versions."""
-        wanted = set(exchanges)
-        learned = [each for each in self.versions() if wanted & set(self.manifest(each).get("examples", []))]
-        for version in learned:
-            self.taint(version, reason)
-        return learned
 
     def tainted(self, version: str) -> str | None:
         """Why a version may not speak any more, or None."""

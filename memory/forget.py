@@ -1,7 +1,7 @@
 """The one erasure: what a person wrote, or what came from a place, leaves the journal and all that derives from it.
 
-An erased line of the journal is gone, not marked. The outbox carries the deletions to the index; adapters that learned
-from what went are the caller's to taint, by the ids in the receipt.
+An erased line of the journal is gone, not marked. The outbox carries the deletions to the index; the ids of what went
+stay, for whoever keeps datasets and adapters that learned from it: see `trainer/frozen.py`.
 """
 
 import json
@@ -78,8 +78,9 @@ def erase(
         erase_message(writer, message)
     for row in gone:
         erase_line(writer, row)
-    for identity in exchanges:
+    for identity in sorted(exchanges):
         writer.drop_exchange(identity)
+        writer.run("INSERT INTO forgotten (exchange_id) VALUES (:id)", id=identity)
     for where, moments in touched.items():
         pair_again(writer, where, moments, creator=creator)
     return Forgotten(receipt, len(said), tuple(sorted(exchanges)), len(gone))

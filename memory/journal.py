@@ -252,6 +252,17 @@ class Journal:
         """All exchanges by time, or those of `ids` that there are. Streams: memory holds one batch."""
         yield from (exchange_from(found) for found in self._payloads("exchanges", ids, order="at"))
 
+    def last_forgotten(self) -> int:
+        """The number of the latest forgetting; what is read of the journal after this call holds nothing before it."""
+        return int(self._rows("SELECT coalesce(max(seq), 0) AS n FROM forgotten")[0]["n"])
+
+    def forgotten(self, *, after: int) -> set[str]:
+        """The exchanges that were forgotten after the one numbered `after`."""
+        return {
+            row["exchange_id"]
+            for row in self._rows("SELECT exchange_id FROM forgotten WHERE seq > :after", after=after)
+        }
+
     def passages(self, ids: Sequence[str] | None = None) -> Iterator[Passage]:
         """All passages by document, or those of `ids` that there are."""
         yield from (passage_from(found) for found in self._payloads("passages", ids, order="document"))

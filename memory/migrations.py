@@ -101,9 +101,16 @@ CREATE INDEX notices_by_platform ON notices (platform, told, at);
 CREATE INDEX events_by_message ON events (kind, message_id)
 """
 
+
+def m005_forgotten(connection: Connection) -> None:
+    """Which exchanges were forgotten, in order: what learned from one before its number must never speak again."""
+    connection.execute(sa.text(f"CREATE TABLE forgotten (seq {serial(connection)}, exchange_id TEXT NOT NULL)"))
+
+
 MIGRATIONS: list[Migration] = [
     m001_initial,
     m002_long_questions_and_late_pieces,
     m003_closings_before_their_questions,
     m004_members_and_places,
+    m005_forgotten,
 ]

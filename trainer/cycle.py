@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.adapters import GGUF, AdapterStore, version_name
-from infra.errors import UnderstudyError
+from infra.errors import ServiceTrouble, UnderstudyError
 from infra.files import finish_folder, finished, fresh_folder, write_atomic
 from infra.runs import Run, Runs
 from infra.settings import Settings
@@ -30,6 +30,7 @@ from memory.recall import Recall
 from memory.vectors import EdgeStore
 from trainer import dataset, evals, gate, gguf, lora, parity, swap
 from trainer.card import EvalCard
+from trainer.frozen import holds_forgotten, learned_forgotten
 from trainer.harvest import harvest
 
 CODE_VERSION = "0.1.0"
@@ -109,6 +110,7 @@ def run_cycle(work: Work) -> dict[str, Any]:
     work.tell("publish", 0, 0)
     described = manifest(work, built, report, weights=weights, verdict=verdict)
     published(work, store, version, report.peft, adapter=adapter, described=described)
+    refuse_forgotten(work, store, version)
     result = {"dataset": built.id, "adapter": version, "verdict": asdict(verdict), "card": card.headline()}
     if not verdict.passed:
         return {**result, "refused": True}
@@ -120,13 +122,16 @@ def run_cycle(work: Work) -> dict[str, Any]:
 
 
 def harvested(work: Work, folder: Path) -> tuple[list[Exchange], dict[str, int]]:
-    """Exchanges that may train, frozen at the time of the run's first attempt."""
+    """Exchanges that may train, frozen at the run's first attempt, and anew if some were forgotten since."""
+    if holds_forgotten(work.folder, work.journal):
+        fresh_folder(work.folder)
     if finished(folder) is None:
+        forgotten = work.journal.last_forgotten()
         found = harvest(work.journal, permissions=permissions_of(work.settings))
         fresh_folder(folder)
         lines = (json.dumps(encoded(exchange), ensure_ascii=False) + "\n" for exchange in found.exchanges)
         write_atomic(folder / "exchanges.jsonl", "".join(lines))
-        finish_folder(folder, {"seen": found.seen, "excluded": found.excluded})
+        finish_folder(folder, {"seen": found.seen, "excluded": found.excluded, "forgotten": forgotten})
     done = finished(folder)
     assert done is not None
     with (folder / "exchanges.jsonl").open(encoding="utf-8") as file:
@@ -278,11 +283,14 @@ def manifest(
 ) -> dict[str, Any]:
     """What an adapter's folder says of itself."""
     examples = sorted(str(row.provenance["exchange"]) for row in built.rows("train"))
+    harvested = finished(work.folder / "harvest")
+    assert harvested is not None
     return {
         "base": work.settings.models.base,
         "base_sha256": weights.sha256,
         "dataset": built.id,
         "examples": examples,
+        "forgotten": harvested["forgotten"],
         "hyperparameters": report.hyperparameters,
         "precision": report.precision,
         "code_version": CODE_VERSION,
@@ -308,3 +316,14 @@ def published(
         shutil.copy2(work.folder / "evals" / name, staged / name)
     work.runs.hold(work.run)
     store.publish(version, described)
+
+
+def refuse_forgotten(work: Work, store: AdapterStore, version: str) -> None:
+    """Taint an adapter that learned what was forgotten while it was made. Raises ServiceTrouble: the run begins anew.
+
+    After publishing, never before: whoever forgets changes the journal first and looks for adapters then, so that one
+    of the two always sees the other.
+    """
+    if learned_forgotten(store, version, work.journal):
+        store.taint(version, "it learned what was forgotten while it was made")
+        raise ServiceTrouble("Something that it learned from was forgotten meanwhile; the next try begins without it.")

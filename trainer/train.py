@@ -17,6 +17,7 @@ from infra.runs import Run, Runs, Superseded
 from infra.settings import load_settings, offline_unless_hub
 from memory.journal import Journal
 from trainer.cycle import Cancelled, Work, run_cycle
+from trainer.frozen import follow_forgotten
 from trainer.supervise import STOPPED
 
 
@@ -42,6 +43,7 @@ def main() -> int:
     try:
         return conclude(runs, run, Work(settings, journal, runs, run, stopping))
     finally:
+        follow_forgotten(settings.data_folder, journal, runs)
         journal.close()
 
 

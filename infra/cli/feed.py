@@ -108,7 +108,7 @@ def forget(home: Path | None, author: str, *, as_json: bool) -> None:
     journal = open_journal(settings)
     creator = settings.creator_keys | frozenset(settings.creator.teachers)
     done = forget_person(journal, author, creator=creator, now=now())
-    House(settings, journal).forgotten(done.exchanges, reason="somebody was forgotten")
+    House(settings, journal).follow_forgotten()
     receipt = {
         "receipt": done.receipt,
         "messages": done.messages,

@@ -1,7 +1,6 @@
 """What the bot's admins set in motion, with the parts of this installation. See `bot/community.py`, Operations."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -71,25 +70,22 @@ class House:
     def silenced(self) -> bool:
         return silenced(self.journal)
 
-    def forgotten(self, exchanges: tuple[str, ...], *, reason: str) -> None:
-        store = adapter_store(self.settings)
-        tainted = store.taint_learned(exchanges, reason)
-        self._drop_datasets(set(exchanges))
-        if store.current() in tainted:
-            store.point(None)
-            if (twin := running_twin(self.settings)) is not None:
+    def follow_forgotten(self) -> None:
+        from trainer.frozen import follow_forgotten
+
+        if self.settings.bot.api:
+            return  # the machine that keeps the adapters follows by itself, see `infra/desk/server.py`
+        runs = open_runs(self.settings, self.journal)
+        if follow_forgotten(self.settings.data_folder, self.journal, runs):
+            twin = running_twin(self.settings)
+            if twin is not None:
                 twin.post("/admin/voices/promote", version=BASE)
+            else:
+                adapter_store(self.settings).point(None)
 
     def permission(self) -> tuple[str, str] | None:
         recorded = self.settings.permissions.discord_training
         return (recorded.reference, str(recorded.date)) if recorded else None
-
-    def _drop_datasets(self, exchanges: set[str]) -> None:
-        """Remove what any run froze of these exchanges; a run under way starts its stages again without them."""
-        for harvest in (self.settings.data_folder / "runs").glob("*/harvest/exchanges.jsonl"):
-            lines = harvest.read_text(encoding="utf-8").splitlines()
-            if exchanges & {json.loads(line)["id"] for line in lines}:
-                shutil.rmtree(harvest.parent.parent, ignore_errors=True)
 
     def _twin(self) -> Remote:
         found = running_twin(self.settings)

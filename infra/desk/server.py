@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from infra.cli.compose import TwinHere, creator_person, now, open_runs
+from infra.cli.operations import House
 from infra.desk.api import Parts, router
 from infra.desk.playground import Playground, add_playground
 from infra.errors import ServiceTrouble
@@ -21,6 +22,8 @@ from trainer.app import queue_app
 
 # How often the index looks for what other processes taught; a taught answer is recallable in well under a second.
 DRAIN_S = 0.2
+# How often it looks for what was forgotten elsewhere; what is forgotten on this machine is followed at once.
+FORGOTTEN_S = 30.0
 
 
 def make_app(settings: Settings, here: TwinHere, playground: Playground | None = None) -> FastAPI:
@@ -53,9 +56,10 @@ def make_app(settings: Settings, here: TwinHere, playground: Playground | None =
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        following = asyncio.create_task(follow(here))
+        tasks = [asyncio.create_task(follow(here)), asyncio.create_task(obey(House(settings, here.memory.journal)))]
         yield
-        following.cancel()
+        for task in tasks:
+            task.cancel()
 
     app = FastAPI(title="Understudy", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     token = settings.api.token.get_secret_value() if settings.api.token and not settings.api.loopback else None
@@ -78,6 +82,14 @@ async def follow(here: TwinHere) -> None:
             # The journal or index is briefly not to be had; what waits stays in the outbox for the next round.
             await asyncio.sleep(5)
         await asyncio.sleep(DRAIN_S)
+
+
+async def obey(house: House) -> None:
+    """See to it that no voice speaks on from what any process had the journal forget, also one that died over it."""
+    while True:
+        with contextlib.suppress(ServiceTrouble):  # the journal is briefly not to be had; the next round does it
+            await asyncio.to_thread(house.follow_forgotten)
+        await asyncio.sleep(FORGOTTEN_S)
 
 
 def run(

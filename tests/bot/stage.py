@@ -88,7 +88,7 @@ class Backstage:
     runs: list[dict[str, Any]] = field(default_factory=list)
     speaks: str = "tiny+20260101T000000Z-aaaaaaaa"
     quiet: bool = False
-    tainted: list[tuple[str, ...]] = field(default_factory=list)
+    followed: int = 0
 
     def plan(self) -> dict[str, Any]:
         if self.refusal:
@@ -136,8 +136,8 @@ class Backstage:
     def silenced(self) -> bool:
         return self.quiet
 
-    def forgotten(self, exchanges: tuple[str, ...], *, reason: str) -> None:
-        self.tainted.append(exchanges)
+    def follow_forgotten(self) -> None:
+        self.followed += 1
 
     def permission(self) -> tuple[str, str] | None:
         return None

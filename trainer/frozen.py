@@ -1,0 +1,54 @@
+"""What trainings froze of the journal, and what learned from it, once something of it is forgotten.
+
+The journal keeps the ids of what was forgotten, in order; a harvest keeps how far that list was when it was made. So
+whoever holds datasets and adapters finds out by itself, also after a crash or on another machine. Safe to repeat.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from infra.adapters import AdapterStore
+from infra.errors import UserMistake
+from infra.files import finished
+from infra.runs import Runs
+from memory.journal import Journal
+
+
+def follow_forgotten(data_folder: Path, journal: Journal, runs: Runs) -> bool:
+    """Taint adapters and remove ended runs that learned what was forgotten; returns whether the current voice did.
+
+    What a run under way froze is its own to remove: it begins anew when it is taken up again, and publishes nothing.
+    """
+    store = AdapterStore(data_folder / "adapters")
+    for version in store.versions():
+        if store.tainted(version) is None and learned_forgotten(store, version, journal):
+            store.taint(version, "it learned what was forgotten since")
+    for folder in (data_folder / "runs").glob("*/"):
+        if not active(runs, folder.name) and holds_forgotten(folder, journal):
+            shutil.rmtree(folder, ignore_errors=True)
+    current = store.current()
+    return current is not None and store.tainted(current) is not None
+
+
+def learned_forgotten(store: AdapterStore, version: str, journal: Journal) -> bool:
+    """Whether an adapter learned from an exchange that was forgotten after its harvest."""
+    manifest = store.manifest(version)
+    return not journal.forgotten(after=manifest["forgotten"]).isdisjoint(manifest["examples"])
+
+
+def holds_forgotten(folder: Path, journal: Journal) -> bool:
+    """Whether a run's folder holds an exchange that was forgotten after its harvest."""
+    manifest = finished(folder / "harvest")
+    forgotten = journal.forgotten(after=manifest["forgotten"]) if manifest else set()
+    if not forgotten:
+        return False
+    with (folder / "harvest" / "exchanges.jsonl").open(encoding="utf-8") as lines:
+        return any(json.loads(line)["id"] in forgotten for line in lines)
+
+
+def active(runs: Runs, run_id: str) -> bool:
+    try:
+        return runs.get(run_id).active
+    except UserMistake:
+        return False  # a folder of another journal
