@@ -32,9 +32,9 @@ def follow_forgotten(data_folder: Path, journal: Journal, runs: Runs) -> bool:
 
 
 def learned_forgotten(store: AdapterStore, version: str, journal: Journal) -> bool:
-    """Whether an adapter learned from an exchange that was forgotten after its harvest."""
+    """Whether an adapter learned from an exchange that was forgotten after its harvest; ours say what they learned."""
     manifest = store.manifest(version)
-    return not journal.forgotten(after=manifest["forgotten"]).isdisjoint(manifest["examples"])
+    return not journal.forgotten(after=manifest.get("forgotten", 0)).isdisjoint(manifest.get("examples", ()))
 
 
 def holds_forgotten(folder: Path, journal: Journal) -> bool:

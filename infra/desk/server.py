@@ -14,7 +14,7 @@ from infra.cli.compose import TwinHere, creator_person, now, open_runs
 from infra.cli.operations import House
 from infra.desk.api import Parts, router
 from infra.desk.playground import Playground, add_playground
-from infra.errors import ServiceTrouble
+from infra.errors import ServiceTrouble, UnderstudyError
 from infra.remote import announce, withdraw
 from infra.settings import Settings
 from infra.voice.api import install, routes
@@ -87,7 +87,7 @@ async def follow(here: TwinHere) -> None:
 async def obey(house: House) -> None:
     """See to it that no voice speaks on from what any process had the journal forget, also one that died over it."""
     while True:
-        with contextlib.suppress(ServiceTrouble):  # the journal is briefly not to be had; the next round does it
+        with contextlib.suppress(UnderstudyError):  # what it needs is briefly not to be had; the next round does it
             await asyncio.to_thread(house.follow_forgotten)
         await asyncio.sleep(FORGOTTEN_S)
 
