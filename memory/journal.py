@@ -529,12 +529,13 @@ class Writer:
         self.run("INSERT INTO outbox (op, kind, id) VALUES (:op, :kind, :id)", op=op, kind=kind, id=identity)
 
     def open_question(self, question_id: str, payload: Mapping[str, Any], *, normalised: str, at: datetime) -> None:
-        """Put a question into the inbox; the same words, still open, count up instead.
+        """Put a question into the inbox; one of the same normal form, still open, counts up instead.
 
         Where its answer or dismissal came first, it is closed at once.
         """
         rows = self.run(
-            "UPDATE inbox SET count = count + 1 WHERE state = 'open' AND normalised = :normalised RETURNING number",
+            "UPDATE inbox SET count = count + 1 WHERE number = "
+            "(SELECT min(number) FROM inbox WHERE state = 'open' AND normalised = :normalised) RETURNING number",
             normalised=normalised,
         ) or self.run(
             "INSERT INTO inbox (normalised, question, at, count, state, payload) "

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from infra.database import Migration, serial
+from memory.alike import normal_form
 
 
 def m001_initial(connection: Connection) -> None:
@@ -107,10 +108,21 @@ def m005_forgotten(connection: Connection) -> None:
     connection.execute(sa.text(f"CREATE TABLE forgotten (seq {serial(connection)}, exchange_id TEXT NOT NULL)"))
 
 
+def m006_questions_by_normal_form(connection: Connection) -> None:
+    """Of a question's words the inbox compares the normal form, which is short enough to be indexed."""
+    for number, question in connection.execute(sa.text("SELECT number, question FROM inbox")).all():
+        connection.execute(
+            sa.text("UPDATE inbox SET normalised = :form WHERE number = :number"),
+            {"form": normal_form(question), "number": number},
+        )
+    connection.execute(sa.text("CREATE INDEX inbox_by_form ON inbox (normalised, state)"))
+
+
 MIGRATIONS: list[Migration] = [
     m001_initial,
     m002_long_questions_and_late_pieces,
     m003_closings_before_their_questions,
     m004_members_and_places,
     m005_forgotten,
+    m006_questions_by_normal_form,
 ]

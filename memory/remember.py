@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from memory import members
+from memory.alike import normal_form
 from memory.codec import (
     cleaned,
     encoded,
@@ -112,7 +113,7 @@ def derive(writer: Writer, event: Event, touched: Touched, *, creator: frozenset
         case Kind.IMPORT:
             writer.put_document(**payload)
         case Kind.QUESTION:
-            writer.open_question(event.message_id, payload, normalised=normalised(payload["question"]), at=event.at)
+            writer.open_question(event.message_id, payload, normalised=normal_form(payload["question"]), at=event.at)
         case Kind.DISMISSAL:
             writer.close_question(event.message_id, "dismissed")
         case Kind.CONSENT:

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from memory.journal import Journal
 from memory.members import Members
-from memory.messages import Source
+from memory.messages import Person, Place, Source
 from memory.remember import (
     card_event,
     choice_event,
@@ -18,6 +18,7 @@ from memory.remember import (
 from tests.memory.making import GROUP, said, taught
 from tests.people import ADA, BOB, CHARLIE, CREATOR, NOON
 
+DAN = Person("discord", "40", "Dan")
 LATER = NOON + timedelta(hours=1)
 
 
@@ -62,6 +63,23 @@ def test_everybody_who_asked_is_told_once(journal: Journal) -> None:
 
     remember(journal, [notice_event(waiting[0].question_id, "telegram", at=NOON)], creator=CREATOR)
     assert [each.person for each in members.notices("telegram")] == [CHARLIE.key]
+
+
+def test_who_asked_in_other_words_elsewhere_is_told_there_in_their_own(journal: Journal) -> None:
+    here = said("0", BOB, "How do I export the project?")
+    there = said("7", DAN, "hi, how to export a project", place=Place("discord", "200"))
+    for asked in (here, there):
+        remember(journal, [question_event(asked, Source.DISCORD_API)], creator=CREATOR)
+    (item,) = journal.inbox()
+    answer = taught(item.question, "File, Export.")
+    remember(journal, [exchange_event(answer, answers=item.question_id)], creator=CREATOR)
+
+    told = [Members(journal).notices(platform) for platform in ("telegram", "discord")]
+
+    assert item.count == 2
+    assert [(each.person, each.place, each.message_id, each.question) for (each,) in told] == [
+        (asked.person.key, asked.place, asked.id, asked.text) for asked in (here, there)
+    ]
 
 
 def test_a_card_is_due_until_it_shows_how_its_question_stands(journal: Journal) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from infra.database import connect, migrate, writing
 from infra.errors import ServiceTrouble, UserMistake
 from memory.codec import dumps, encoded
-from memory.journal import Journal
+from memory.journal import Journal, Writer
 from memory.messages import Answer, Event, Exchange, Kind, Note, Person, Source
 from memory.migrations import MIGRATIONS
 from memory.remember import (
@@ -283,6 +283,45 @@ def test_the_inbox_merges_the_same_question_and_closes_with_its_answer(journal: 
 
     assert journal.inbox() == []
     assert journal.inbox(state="answered")[0].exchange_id == next(journal.exchanges()).id
+
+
+def test_a_question_that_waited_in_an_older_journal_is_merged_with_too(journal_url: str) -> None:
+    engine = connect(journal_url)
+    migrate(engine, "journal", MIGRATIONS[:4])
+    with writing(engine) as connection:
+        Writer(connection).open_question(
+            "old", question_event(said("0", BOB, "Rye?"), Source.OWN_DIRECT).payload, normalised="rye", at=NOON
+        )
+    engine.dispose()
+    journal = Journal.open(journal_url)
+
+    remember(journal, [question_event(said("1", BOB, "What about rye?"), Source.OWN_DIRECT)], creator=CREATOR)
+
+    assert [(item.question, item.count) for item in journal.inbox()] == [("Rye?", 2)]
+    journal.close()
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_a_question_in_other_words_is_merged_whatever_comes_first(
+    sqlite_journal: Journal, order: tuple[int, ...]
+) -> None:
+    """With a repetition of each, and the same again when another journal is made from the events of this one."""
+    texts = (
+        "How do I install the plugin on Windows?",
+        "Hi, how can I install plugins on Windows?",
+        "How do I install the plugin on Linux?",
+        "怎么安装插件？",
+    )
+    asked = [question_event(said(str(n), BOB, text), Source.OWN_DIRECT) for n, text in enumerate(texts)]
+
+    for number in (*order, *order):
+        remember(sqlite_journal, [asked[number]], creator=CREATOR)
+
+    assert sorted(item.count for item in sqlite_journal.inbox()) == [1, 1, 2]
+    again = Journal.open("sqlite:///" + sqlite_journal.engine.url.database.replace("own.db", "again.db"))
+    remember(again, [event for _, event in sqlite_journal.events()], creator=CREATOR)
+    assert again.inbox() == sqlite_journal.inbox()
+    again.close()
 
 
 @pytest.mark.parametrize("order", list(permutations(range(4))))
