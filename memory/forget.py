@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from memory.codec import message_from
+from memory.codec import dumps, message_from
 from memory.journal import Journal, Writer
 from memory.messages import Kind, Message, name_uuid
 from memory.remember import Conversation, Touched, pair_again
@@ -110,12 +110,29 @@ def erase_question(writer: Writer, question_id: str) -> None:
     """One asker's share in a question of the inbox; the question itself with its last asker."""
     writer.run("DELETE FROM notices WHERE question_id = :id", id=question_id)
     for row in writer.run("DELETE FROM inbox_askers WHERE question_id = :id RETURNING number", id=question_id):
-        left = writer.run("SELECT count(*) AS n FROM inbox_askers WHERE number = :number", number=row["number"])
-        if left[0]["n"]:
-            writer.run("UPDATE inbox SET count = :n WHERE number = :number", n=left[0]["n"], number=row["number"])
+        number = row["number"]
+        left = writer.run(
+            "SELECT question_id, payload FROM inbox_askers WHERE number = :number ORDER BY question_id", number=number
+        )
+        if left:
+            hand_on(writer, number, left, gone=question_id)
         else:
-            writer.run("DELETE FROM cards WHERE number = :number", number=row["number"])
-            writer.run("DELETE FROM inbox WHERE number = :number", number=row["number"])
+            writer.run("DELETE FROM cards WHERE number = :number", number=number)
+            writer.run("DELETE FROM inbox WHERE number = :number", number=number)
+
+
+def hand_on(writer: Writer, number: int, left: list[dict[str, Any]], *, gone: str) -> None:
+    """Leave a question of the inbox to those who are left; in the words of one of them, if it was in the gone one's."""
+    writer.run("UPDATE inbox SET count = :count WHERE number = :number", count=len(left), number=number)
+    (item,) = writer.run("SELECT payload FROM inbox WHERE number = :number", number=number)
+    if json.loads(item["payload"])["question_id"] == gone:
+        payload = {**json.loads(left[0]["payload"]), "question_id": left[0]["question_id"]}
+        writer.run(
+            "UPDATE inbox SET question = :question, payload = :payload WHERE number = :number",
+            question=payload["question"],
+            payload=dumps(payload),
+            number=number,
+        )
 
 
 def twin_replies(writer: Writer, message: Message) -> list[Message]:

@@ -97,6 +97,21 @@ def test_everything_known_of_a_person_can_be_shown_to_them(journal: Journal) -> 
     assert "Which flour?" not in str(shown)
 
 
+def test_a_question_that_others_asked_too_goes_on_in_their_words_and_can_be_answered(journal: Journal) -> None:
+    """It kept the words of who was forgotten, and no answer could close it."""
+    asked = [said("1", BOB, "Hi, how do I export a project?"), said("2", CHARLIE, "How to export the project?")]
+    remember(journal, [question_event(each, Source.TELEGRAM_DIRECT) for each in asked], creator=CREATOR)
+
+    forget_person(journal, BOB.key, creator=CREATOR, now=NOON)
+
+    (item,) = journal.inbox()
+    assert (item.question, item.asker, item.count) == ("How to export the project?", CHARLIE, 1)
+    answer = taught(item.question, "File, Export.")
+    remember(journal, [exchange_event(answer, answers=item.question_id)], creator=CREATOR)
+    assert journal.inbox() == []
+    assert [each.person for each in Members(journal).notices("telegram")] == [CHARLIE.key]
+
+
 def test_a_place_is_purged_and_others_stay(journal: Journal) -> None:
     lived(journal)
 
