@@ -1,7 +1,5 @@
 """What people do with the twin's commands, menus, buttons and forms on Discord."""
 
-import asyncio
-import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,13 +8,13 @@ import discord
 
 from bot import asking, presses
 from bot.asking import Draw
-from bot.commands import progress, run_command
+from bot.commands import run_command
 from bot.community import Community
+from bot.discord_follow import Follower
 from bot.discord_show import (
     ChannelOutlet,
     InteractionOutlet,
     Pace,
-    edited_original,
     in_time,
     modal_of,
     show,
@@ -24,18 +22,13 @@ from bot.discord_show import (
     typed_in,
 )
 from bot.discord_values import Interaction, caller_of, me_in, message_of
-from bot.platform import Platform
 from bot.running import Running
 from bot.screens import Caller, Form, Screen
-from infra.errors import ServiceTrouble
 from memory.messages import Message, Source
 from memory.remember import message_event
 
 # Discord gives three seconds for the first answer to an interaction; this leaves it time to travel.
 ACK_S = 1.5
-# An interaction's token lives for fifteen minutes; a training may take longer.
-TOKEN_S = 14 * 60.0
-FOLLOW_S = 3.0
 
 
 class Interactions:
@@ -44,15 +37,15 @@ class Interactions:
     def __init__(
         self,
         community: Community,
-        platform: Platform,
         *,
         client: discord.Client,
         pace: Pace,
         running: Running,
+        follower: Follower,
         words: bool,
     ) -> None:
-        self._community, self._platform, self._client = community, platform, client
-        self._pace, self._running, self._words = pace, running, words
+        self._community, self._client = community, client
+        self._pace, self._running, self._follower, self._words = pace, running, follower, words
 
     # Asking
 
@@ -141,24 +134,7 @@ class Interactions:
         screen = await in_time(interaction, work, within_s=ACK_S)
         await show(interaction, screen)
         if screen.run:
-            self._running.chore(self._follow(interaction, caller, screen.run), f"following run {screen.run}")
-
-    async def _follow(self, interaction: Interaction, caller: Caller, run_id: str) -> None:
-        """Show a run's progress where it was begun while Discord lets us, and its end where it stays."""
-        community, until, shown = self._community, time.monotonic() + TOKEN_S, ""
-        while True:
-            await asyncio.sleep(FOLLOW_S)
-            try:
-                run = await community.operate(lambda: community.operations.run(run_id))
-            except ServiceTrouble:
-                continue  # what knows of runs is away; the run goes on
-            screen = progress(community, caller, run)
-            if screen.text != shown and time.monotonic() < until:
-                shown = screen.text
-                until = until if await edited_original(interaction, screen) else 0.0
-            if run["state"] not in {"queued", "running"}:
-                break
-        await self._platform.send(await self._platform.inbox() or caller.place, screen)
+            await self._follower.begin(interaction, caller, screen.run)
 
     # Buttons and forms
 

@@ -19,6 +19,7 @@ from bot.asking import Draw
 from bot.community import Community
 from bot.discord_client import client_for, connect, log_in
 from bot.discord_commands import command_tree, sync
+from bot.discord_follow import Follower
 from bot.discord_interactions import Interactions
 from bot.discord_missed import Heartbeat
 from bot.discord_show import ChannelOutlet, Pace, parts_of, post, translated, view_of
@@ -28,6 +29,7 @@ from bot.running import Running, report
 from bot.screens import Caller, Screen
 from infra.errors import ServiceTrouble
 from infra.settings import DiscordSettings
+from infra.spool import Spool
 from memory.messages import Message, Place, Source
 
 REACTIONS = {"👍": "up", "👎": "down"}
@@ -45,12 +47,13 @@ class DiscordPlatform:
         self._heartbeat = Heartbeat(state / "discord-heartbeat")
         self._pace, self._running = Pace(), Running()
         self._client = client_for(settings)
+        self._follower = Follower(community, self, Spool(community.journal.engine, PLATFORM), self._running)
         interactions = Interactions(
             community,
-            self,
             client=self._client,
             pace=self._pace,
             running=self._running,
+            follower=self._follower,
             words=settings.message_content,
         )
         self._tree = command_tree(
@@ -123,6 +126,7 @@ class DiscordPlatform:
         """Before the first event: what an earlier process owes, and the commands if they changed."""
         owed = asking.catch_up(self._community, PLATFORM, self._outlet)
         self._running.chore(owed, "sending answers that an earlier process wrote")
+        self._running.chore(self._follower.resume(), "going on with runs that an earlier process followed")
         try:
             await sync(self._tree, self._state / "discord-commands")
         except (discord.HTTPException, ServiceTrouble) as error:

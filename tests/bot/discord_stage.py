@@ -10,7 +10,7 @@ from typing import Any
 import discord as library
 import pytest
 
-from bot import discord_client, discord_interactions, rounds, running
+from bot import discord_client, discord_follow, rounds, running
 from bot.discord_platform import DiscordPlatform
 from infra.settings import DiscordSettings
 from memory.messages import Place
@@ -148,7 +148,7 @@ async def on_discord(
         patch.setattr(discord_client, "GUILD_READY_S", 0.05)
         patch.setattr(rounds, "ROUND_S", 0.05)
         patch.setattr(rounds, "TROUBLE_S", 0.2)
-        patch.setattr(discord_interactions, "FOLLOW_S", 0.05)
+        patch.setattr(discord_follow, "FOLLOW_S", 0.05)
         patch.setattr(running, "DRAIN_S", 10.0)
         patch.setattr(library.Client, "before_identify_hook", no_wait)
         # What `run` sets for the whole process is set back.

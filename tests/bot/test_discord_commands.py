@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bot import discord_interactions
+from bot import discord_follow, discord_interactions
 from bot.commands import COMMANDS
 from tests.bot.discord_stage import DEFAULT, KNOWN, UNKNOWN, Permission, actions, on_discord
 from tests.fakes.discord import Limit, NotVisible
@@ -225,9 +225,33 @@ async def test_a_training_is_reported_confirmed_followed_and_rolled_back(tmp_pat
         assert await at.pressed(end, "rollback", who=at.ada) == "Now speaking: tiny."
 
 
+async def test_a_training_is_followed_over_restarts_in_a_message_of_its_own(tmp_path: Path) -> None:
+    async with on_discord(tmp_path) as at:
+        plan = (await at.slash("retrain", who=at.ada)).replies[0]
+        await at.pressed(plan, "retrain", who=at.ada)
+        await at.settled()
+        run = at.stage.operations.run("run0")
+        for step in (3, 5):
+            await at.restart()
+            run.update(state="running", stage="train", progress={"done": step, "total": 40, "text": "steps"})
+            shown = await at.card(f"train {step}/40 steps")
+        assert len(at.discord.said_by_bot(at.dm)) == 1
+
+        await at.stop()
+        at.stage.operations.succeed("run0")
+        await at.start()
+        end = await at.card("NLL 3.50 → 3.00")
+        await at.restart()
+        await asyncio.sleep(0.2)
+
+        assert end.attachments[0].name == "evalcard.png"
+        assert at.discord.said_by_bot(at.dm) == [shown, end]
+        assert await at.pressed(end, "rollback", who=at.ada) == "Now speaking: tiny."
+
+
 async def test_two_trainings_at_once_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with on_discord(tmp_path) as at:
-        monkeypatch.setattr(discord_interactions, "FOLLOW_S", 60)
+        monkeypatch.setattr(discord_follow, "FOLLOW_S", 60)
         plan = (await at.slash("retrain", who=at.ada)).replies[0]
         first = await at.pressed(plan, "retrain", who=at.ada)
         second = await at.pressed(plan, "retrain", who=at.ada)
@@ -240,7 +264,7 @@ async def test_two_trainings_at_once_are_one(tmp_path: Path, monkeypatch: pytest
 async def test_a_training_that_outlives_the_token_ends_in_the_inbox(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discord_interactions, "TOKEN_S", 0.1)
+    monkeypatch.setattr(discord_follow, "TOKEN_S", 0.1)
     async with on_discord(tmp_path) as at:
         plan = (await at.slash("retrain", who=at.ada)).replies[0]
         begun = await (await at.button(plan, "retrain", who=at.ada)).done(20)
