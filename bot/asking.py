@@ -1,5 +1,6 @@
 """A member's question on a platform, from the message to the shown answer."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -25,7 +26,7 @@ async def ask(
     `make` gives the outlet for a message, with the function that draws its answer. Raises ServiceTrouble when the
     journal or the platform failed for good.
     """
-    met = community.members.chosen(message.person.key, "met")
+    met = await asyncio.to_thread(community.members.chosen, message.person.key, "met")
     draw = drawing(community, language or language_of(message.text, community.persona.language), met=met)
     delivery = Delivery(make(message, draw))
     await delivery.begin()
@@ -37,7 +38,8 @@ async def ask(
 
 async def catch_up(community: Community, platform: str, make: MakeOutlet[Part]) -> None:
     """Show the answers that an earlier process wrote down and did not live to send."""
-    for message, answer in community.journal.unshown(platform, since=community.clock() - STALE):
+    left = await asyncio.to_thread(community.journal.unshown, platform, since=community.clock() - STALE)
+    for message, answer in left:
         draw = drawing(community, language_of(message.text, community.persona.language), met=True)
         try:
             await community.twin.show(message, Delivery(make(message, draw)), answer)

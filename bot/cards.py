@@ -1,5 +1,6 @@
 """The creator's inbox where they are: one card for each question that waits, and what its buttons do."""
 
+import asyncio
 from dataclasses import replace
 
 from bot import inbox
@@ -36,11 +37,11 @@ def card_buttons(community: Community, caller: Caller, number: int, *, draft: st
     )
 
 
-def form(community: Community, action: str, caller: Caller) -> Form | None:
+async def form(community: Community, action: str, caller: Caller) -> Form | None:
     """The form behind a button of a card; None when its question does not wait any more."""
     number = int(action.partition(":")[2])
     try:
-        draft = community.members.draft(waiting(community.journal, number).question_id)
+        _, draft = await asyncio.to_thread(item_and_draft, community, number)
     except UserMistake:
         return None
     buttons = card_buttons(community, caller, number, draft=draft)
@@ -55,8 +56,7 @@ def creator_caller(community: Community, item: InboxItem, language: str) -> Call
 
 async def answer(community: Community, caller: Caller, number: str, typed: str) -> Screen:
     """The creator's answer to a question: memory at once, and what was made of a draft is kept as a preference."""
-    item = waiting(community.journal, int(number))
-    draft = community.members.draft(item.question_id)
+    item, draft = await asyncio.to_thread(item_and_draft, community, int(number))
     now = community.clock()
     await community.operate(
         lambda: answer_question(community.journal, item.number, answer=typed, creator=caller.person, now=now)
@@ -70,8 +70,14 @@ async def answer(community: Community, caller: Caller, number: str, typed: str) 
 
 async def use(community: Community, caller: Caller, number: str, typed: str) -> Screen:
     """The draft is right as it is: approved, it is the creator's own answer."""
-    item = waiting(community.journal, int(number))
-    return await answer(community, caller, number, community.members.draft(item.question_id))
+    _, draft = await asyncio.to_thread(item_and_draft, community, int(number))
+    return await answer(community, caller, number, draft)
+
+
+def item_and_draft(community: Community, number: int) -> tuple[InboxItem, str]:
+    """A question that waits, and the draft for it. Raises UserMistake when it does not wait any more."""
+    item = waiting(community.journal, number)
+    return item, community.members.draft(item.question_id)
 
 
 async def dismiss(community: Community, caller: Caller, number: str, typed: str) -> Screen:
@@ -86,7 +92,7 @@ async def teach(community: Community, caller: Caller, message_id: str, typed: st
 
     The words came through a platform and keep its terms: memory answers from them, training needs what it always needs.
     """
-    found = community.journal.said(caller.place, message_id)
+    found = await asyncio.to_thread(community.journal.said, caller.place, message_id)
     if found is None:
         return community.screen("gone", caller)
     message, source = found

@@ -4,6 +4,7 @@ A command is an async function from a caller and its options to a screen. The pl
 own names for them; the right to use one is checked here, whatever a platform lets people see.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -54,9 +55,9 @@ async def run_command(community: Community, name: str, caller: Caller, options: 
 
 async def about(community: Community, caller: Caller, options: Options) -> Screen:
     """Whose stand-in this is, what it runs on and what it learns from."""
-    counts = community.journal.counts()
+    counts = await community.operate(community.journal.counts)
     voices = await community.operate(community.operations.voices)
-    permission = community.operations.permission()
+    permission = await community.operate(community.operations.permission)
     key, facts = ("about_permission", permission) if permission else ("about_no_permission", ("", ""))
     return community.screen(
         "about",
@@ -78,7 +79,7 @@ async def consent(community: Community, caller: Caller, options: Options) -> Scr
     """A member's word on what may be done with their words: here for training, everywhere for being remembered."""
     choice = options.get("choice", "").strip().lower()
     if choice not in {"yes", "no", "off"}:
-        return community.screen("consent_how", caller, now=now_chosen(community, caller))
+        return community.screen("consent_how", caller, now=await now_chosen(community, caller))
     granted: Literal["yes", "no"] = "yes" if choice == "yes" else "no"
     now = community.clock()
     await community.remember(
@@ -88,11 +89,12 @@ async def consent(community: Community, caller: Caller, options: Options) -> Scr
     return community.screen(f"consent_{choice}", caller)
 
 
-def now_chosen(community: Community, caller: Caller) -> str:
+async def now_chosen(community: Community, caller: Caller) -> str:
     """The choice in force."""
-    if not community.members.chosen(caller.person.key, "remember"):
+    if not await asyncio.to_thread(community.members.chosen, caller.person.key, "remember"):
         return "off"
-    return "yes" if community.journal.consent(caller.person.key, caller.place.key) else "no"
+    agreed = await asyncio.to_thread(community.journal.consent, caller.person.key, caller.place.key)
+    return "yes" if agreed else "no"
 
 
 async def mydata(community: Community, caller: Caller, options: Options) -> Screen:
@@ -122,7 +124,7 @@ async def forget_me(community: Community, caller: Caller) -> Screen:
 
 async def report(community: Community, caller: Caller, options: Options) -> Screen:
     """Ask what is wrong with the answer that the command replies to."""
-    answer = community.journal.answer_shown_as(caller.place, caller.replied_to) if caller.replied_to else None
+    answer = await asyncio.to_thread(community.journal.answer_shown_as, caller.place, caller.replied_to)
     if answer is None:
         return community.screen("report_how", caller)
     return Screen(community.say("report_title", caller), (report_button(community, caller, answer.id),))
@@ -156,7 +158,7 @@ async def retrain_now(community: Community, caller: Caller) -> Screen:
 
 
 def progress(community: Community, caller: Caller, run: Mapping[str, Any]) -> Screen:
-    """A run as it stands; at its end with figures, a picture of them and a way back."""
+    """A run as it stands; at its end with figures, a picture of them and a way back. The picture takes time to read."""
     if run["state"] in {"queued", "running"}:
         done, total = run["progress"].get("done", 0), run["progress"].get("total", 0)
         share = f"{done}/{total} {run['progress'].get('text', '')}".strip() if total else ""
@@ -224,12 +226,12 @@ async def rollback_now(community: Community, caller: Caller) -> Screen:
 
 async def status(community: Community, caller: Caller, options: Options) -> Screen:
     """How the twin is; what cannot be reached is said and does not hide the rest."""
-    counts = community.journal.counts()
+    counts = await community.operate(community.journal.counts)
     try:
         voice = (await community.operate(community.operations.voices))["voice"]
     except ServiceTrouble as trouble:
         voice = str(trouble)
-    silence = "status_silent" if community.operations.silenced() else "status_speaking"
+    silence = "status_silent" if await community.operate(community.operations.silenced) else "status_speaking"
     return community.screen(
         "status",
         caller,

@@ -1,5 +1,6 @@
 """What people do with the twin's commands, menus, buttons and forms on Discord."""
 
+import asyncio
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
@@ -92,7 +93,8 @@ class Interactions:
             options = {**options, "cannot": self._cannot_listen(interaction, caller)}
         if name == "report":
             # A command cannot be a reply here, so it means the answer that they got last.
-            caller = replace(caller, replied_to=self._community.journal.shown_last(caller.place, caller.person))
+            last = await asyncio.to_thread(self._community.journal.shown_last, caller.place, caller.person)
+            caller = replace(caller, replied_to=last)
         await self._show(interaction, caller, run_command(self._community, name, caller, options))
 
     def _cannot_listen(self, interaction: Interaction, caller: Caller) -> str:
@@ -112,21 +114,21 @@ class Interactions:
         """Ask the creator which question a message answers; the message is journalled for when they have said it."""
         community, caller = self._community, caller_of(self._community, interaction)
         value = replace(message_of(community, message, me=me_in(interaction)), place=caller.place)
-        if refusal := self._cannot_teach(caller, value):
+        if refusal := await self._cannot_teach(caller, value):
             await show(interaction, community.screen(refusal, caller))
             return
         await community.remember(message_event(value, Source.DISCORD_API))
-        asked = community.journal.message(value.place, value.reply_to) if value.reply_to else None
+        asked = await asyncio.to_thread(community.journal.message, value.place, value.reply_to or "")
         title, field = community.say("teach_title", caller), community.say("teach_question", caller)
         with translated():
             form = Form(f"teach:{value.id}", title, field, asked.text if asked else "")
             await interaction.response.send_modal(modal_of(form))
 
-    def _cannot_teach(self, caller: Caller, message: Message) -> str:
+    async def _cannot_teach(self, caller: Caller, message: Message) -> str:
         """The text that says why not; empty when the message may become memory."""
         if not self._community.is_creator(caller):
             return "for_creator"
-        willing = self._community.members.chosen(message.person.key, "remember")
+        willing = await asyncio.to_thread(self._community.members.chosen, message.person.key, "remember")
         return "" if message.text and message.person.role != "bot" and willing else "teach_cannot"
 
     async def _show(self, interaction: Interaction, caller: Caller, work: Coroutine[Any, Any, Screen]) -> None:
@@ -147,7 +149,7 @@ class Interactions:
 
     async def _pressed(self, interaction: Interaction) -> None:
         caller, action = caller_of(self._community, interaction), used(interaction)["custom_id"]
-        form = presses.form(self._community, action, caller)
+        form = await presses.form(self._community, action, caller)
         if form is None:
             await self._show(interaction, caller, presses.press(self._community, action, caller))
             return

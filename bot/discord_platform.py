@@ -115,7 +115,7 @@ class DiscordPlatform:
 
     async def _beat(self) -> None:
         while True:
-            self._note_alive()
+            await asyncio.to_thread(self._note_alive)
             await asyncio.sleep(discord_missed.BEAT_S)
 
     def _note_alive(self) -> None:
@@ -231,7 +231,7 @@ class DiscordPlatform:
 
     async def _voted(self, event: discord.RawReactionActionEvent, verb: str) -> None:
         place = place_of(await self._channel(event.channel_id, event.guild_id))
-        answer = self._community.journal.answer_shown_as(place, str(event.message_id))
+        answer = await asyncio.to_thread(self._community.journal.answer_shown_as, place, str(event.message_id))
         unnamed = self._community.person(PLATFORM, str(event.user_id), "")
         person = person_of(self._community, event.member) if event.member else unnamed
         if answer is not None and answer.outcome == "answered" and person.role != "bot":
@@ -300,13 +300,14 @@ class DiscordPlatform:
     async def _come_back(self, since: datetime | None) -> None:
         """Forget the servers that sent the twin away, and take what was said since it was here last."""
         here = {str(guild.id) for guild in self._client.guilds}
-        for space in {space for _, space in self._community.members.places(PLATFORM)} - here - {""}:
+        places = await asyncio.to_thread(self._community.members.places, PLATFORM)
+        for space in {space for _, space in places} - here - {""}:
             await hearing.left(self._community, PLATFORM, space)
         if since is None:
             return
         now = self._community.clock()
         since = max(since, now - discord_missed.LOOK_BACK)
-        for place in discord_missed.conversations(self._community, now=now):
+        for place in await asyncio.to_thread(discord_missed.conversations, self._community, now=now):
             try:
                 await self._look_into(place, since)
             except ServiceTrouble as trouble:

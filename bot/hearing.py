@@ -1,5 +1,6 @@
 """What the twin does with messages that are not meant for it: where it listens, it remembers; what goes, it forgets."""
 
+import asyncio
 from functools import partial
 
 from bot import cards
@@ -15,21 +16,20 @@ async def hear(community: Community, message: Message, source: Source) -> None:
     """Remember a message of a place where an admin switched listening on, unless its author said not to."""
     if message.person.role in {"twin", "bot"} or not message.text.strip():
         return
-    if not listens(community, message.place) or not community.members.chosen(message.person.key, "remember"):
-        return
-    await community.remember(message_event(message, source))
+    if await asyncio.to_thread(may_hear, community, message):
+        await community.remember(message_event(message, source))
 
 
 async def edited(community: Community, message: Message) -> None:
     """Follow an edit of a message that the journal knows; `message.revision` must grow with every edit."""
-    known = community.journal.said(message.place, message.id)
+    known = await asyncio.to_thread(community.journal.said, message.place, message.id)
     if known is not None and known[0].text != message.text:
         await community.remember(message_event(message, known[1]))
 
 
 async def deleted(community: Community, place: Place, message_id: str) -> None:
     """Follow a deletion of a message that the journal knows."""
-    known = community.journal.said(place, message_id)
+    known = await asyncio.to_thread(community.journal.said, place, message_id)
     if known is not None:
         message, source = known
         event = deletion_event(message.place, message_id, by=message.person, source=source, at=community.clock())
@@ -39,7 +39,8 @@ async def deleted(community: Community, place: Place, message_id: str) -> None:
 async def left(community: Community, platform: str, space: str) -> None:
     """The twin is no longer in a server or group: what it heard there goes, and it listens there no more."""
     nobody = Person(platform, "twin", role="twin")
-    for place in [each for each, owner in community.members.places(platform) if owner == space]:
+    places = await asyncio.to_thread(community.members.places, platform)
+    for place in [each for each, owner in places if owner == space]:
         creator = community.creator | community.teachers
         forget = partial(forget_place, community.journal, platform, place.id, creator=creator, now=community.clock())
         await community.operate(forget)
@@ -51,7 +52,7 @@ async def answers_card(community: Community, message: Message, caller: Caller) -
     """The creator's reply to a card of the inbox answers its question; None when it is no such reply."""
     if not community.is_creator(caller) or not message.reply_to:
         return None
-    known = community.members.cards(message.place.platform)
+    known = await asyncio.to_thread(community.members.cards, message.place.platform)
     for card in known.values():
         if (card.place, card.message_id) == (message.place.key, message.reply_to):
             try:
@@ -61,7 +62,8 @@ async def answers_card(community: Community, message: Message, caller: Caller) -
     return None
 
 
-def listens(community: Community, place: Place) -> bool:
-    """Whether listening is on in a place, or in the channel that a thread belongs to."""
-    channel = Place(place.platform, place.id)
-    return community.members.listening(place.key) or community.members.listening(channel.key)
+def may_hear(community: Community, message: Message) -> bool:
+    """Whether listening is on in a place, or in the channel that a thread belongs to, and the author lets it be."""
+    place, members = message.place, community.members
+    on = members.listening(place.key) or members.listening(Place(place.platform, place.id).key)
+    return on and members.chosen(message.person.key, "remember")

@@ -1,5 +1,6 @@
 """What a pressed button or a filled form does. An action is `verb:argument`, as it travelled with the button."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from bot import cards, commands, feedback
@@ -40,7 +41,7 @@ def refused(community: Community, action: str, caller: Caller) -> Screen | None:
     return None
 
 
-def form(community: Community, action: str, caller: Caller) -> Form | None:
+async def form(community: Community, action: str, caller: Caller) -> Form | None:
     """The form behind a button, made anew from its action: buttons outlive the processes that drew them.
 
     None for a button that opens none, for one whose question is closed, and for who may not use it.
@@ -51,7 +52,7 @@ def form(community: Community, action: str, caller: Caller) -> Form | None:
     if verb == "report":
         return commands.report_button(community, caller, argument).form
     if verb in {"answer", "edit"} and argument.isdigit():
-        return cards.form(community, action, caller)
+        return await cards.form(community, action, caller)
     return None
 
 
@@ -81,7 +82,7 @@ async def vote(community: Community, caller: Caller, answer_id: str, *, good: bo
 
 async def report(community: Community, caller: Caller, answer_id: str, typed: str) -> Screen:
     """Journal a report; the creator's inbox shows it."""
-    if community.journal.answer(answer_id) is None:
+    if await asyncio.to_thread(community.journal.answer, answer_id) is None:
         return community.screen("gone", caller)
     await community.remember(report_event(answer_id, caller.person, reason=typed, at=community.clock()))
     return community.screen("reported", caller)
@@ -98,7 +99,7 @@ async def dm(community: Community, caller: Caller, answer_id: str, typed: str) -
 
 
 async def pass_on(community: Community, caller: Caller, answer_id: str, *, direct: bool) -> Screen:
-    found = community.journal.asked(answer_id)
+    found = await asyncio.to_thread(community.journal.asked, answer_id)
     if found is None:
         return community.screen("gone", caller)
     message, source = found

@@ -59,7 +59,7 @@ class Follower:
                 continue
             except UserMistake:
                 break  # the run is gone
-            screen = progress(self._community, caller, run)
+            screen = await self._community.operate(partial(progress, self._community, caller, run))
             if run["state"] not in {"queued", "running"}:
                 await insist(partial(self._line.show, place, screen))
                 break

@@ -103,7 +103,7 @@ class Talk:
     async def _moved(self, message: Message, new_id: int) -> None:
         """A group that became a supergroup has another number: the twin listens there as it did before."""
         old = place_of(message)
-        if not self._community.members.listening(old.key):
+        if not await asyncio.to_thread(self._community.members.listening, old.key):
             return
         new, by, now = Place(PLATFORM, str(new_id), name=old.name), self._community.person, self._community.clock()
         twin = by(PLATFORM, "twin", "", bot=True)
@@ -201,7 +201,7 @@ class Talk:
         reply_to = str(message.message_id)
         if not self._community.is_creator(caller):
             await self._answer(caller, self._community.screen("for_creator", caller), reply_to=reply_to)
-        elif replied is None or not self._may_be_taught(replied):
+        elif replied is None or not await self._may_be_taught(replied):
             await self._answer(caller, self._community.screen("teach_how", caller), reply_to=reply_to)
         else:
             said = said_of(self._community, replied, self._me)
@@ -211,14 +211,12 @@ class Talk:
             form = Form(f"teach:{said.id}", *(self._community.say(key, caller) for key in TEACHING))
             await self._prompt(caller, form, reply_to=reply_to)
 
-    def _may_be_taught(self, replied: Message) -> bool:
+    async def _may_be_taught(self, replied: Message) -> bool:
         """A person's words, of whom nothing says that they are not to be kept."""
         author = person_of(self._community, replied)
-        return (
-            author.role != "bot"
-            and bool(words_of(replied, self._me))
-            and self._community.members.chosen(author.key, "remember")
-        )
+        if author.role == "bot" or not words_of(replied, self._me):
+            return False
+        return await asyncio.to_thread(self._community.members.chosen, author.key, "remember")
 
     # Buttons.
 
@@ -232,7 +230,7 @@ class Talk:
         caller = await self._presser(query, place, origin=meaning.get("origin"))
         if refusal := presses.refused(self._community, query.data, caller):
             return await self._toast(query, refusal.text)
-        if form := presses.form(self._community, query.data, caller):
+        if form := await presses.form(self._community, query.data, caller):
             await self._toast(query)
             return await self._prompt(caller, form, reply_to=message_id)
         screen = await self._done(query, press(self._community, query.data, caller))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sqlalchemy import Engine, event
 
 from bot.community import Community
 from bot.twin import Manner, Twin
@@ -35,6 +37,10 @@ KNOWN = {
     "Which flour do you use for baguettes?": "T65 from the mill in the valley.",
     "酵母放冰箱能活多久？": "密封放冷藏，两周没问题。",
 }
+TESTS = str(Path(__file__).parent)
+BOT = str(Path(__file__).parents[2] / "bot")
+# These read the journal on the loop; each is to leave this list.
+STILL_WAITING = {"twin.py", "rounds.py"}
 ENCODER: list[Encoder] = []
 PREPARED: list[tempfile.TemporaryDirectory[str]] = []
 
@@ -209,8 +215,10 @@ async def staged(
     )
     stage = Stage(community, journal, index, script, operations)
     following = asyncio.create_task(follow(index))
+    waited = waits_on_the_loop(journal.engine)
     try:
         yield stage
+        assert not waited, f"the event loop waits for the database in {sorted(waited)}"
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
@@ -246,6 +254,33 @@ def copied_without_holes(source: str, target: str) -> None:
                 end = os.lseek(read.fileno(), at, os.SEEK_HOLE)
                 os.pwrite(written.fileno(), os.pread(read.fileno(), end - at, at), at)
                 at = end
+
+
+def waits_on_the_loop(engine: Engine) -> set[str]:
+    """Where in `bot/` SQL was run on the thread of the event loop: filled while the tests go on."""
+    found: set[str] = set()
+
+    def noted(*_: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # there is no loop in a thread of its own
+            asyncio.get_running_loop()
+            if (place := caller_in_bot()) is not None:
+                found.add(place)
+
+    event.listen(engine, "before_cursor_execute", noted)
+    return found
+
+
+def caller_in_bot() -> str | None:
+    """The function of `bot/` that this call comes from; None when a test asks by itself, or before anything runs."""
+    frame = sys._getframe(2)
+    while frame := frame.f_back:
+        code = frame.f_code
+        folder, _, name = code.co_filename.rpartition("/")
+        if folder == TESTS or code.co_name == "__init__":
+            return None
+        if folder == BOT and name not in STILL_WAITING:
+            return f"{name}:{frame.f_lineno} {code.co_name}"
+    return None
 
 
 async def follow(index: Index) -> None:

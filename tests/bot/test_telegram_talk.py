@@ -191,6 +191,7 @@ async def test_an_edited_draft_is_kept_beside_the_draft(tmp_path: Path) -> None:
         assert "pre" in {each["type"] for each in prompt.entities}
         await fill(on, prompt, ANSWER)
         await on.reply(on.bob, ANSWER)
+        await on.settled()
 
         kept = on.events("preference")
         assert [(each["edited"], SAYS in each["draft"]) for each in kept] == [(ANSWER, True)]
