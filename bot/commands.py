@@ -231,7 +231,7 @@ async def status(community: Community, caller: Caller, options: Options) -> Scre
         voice = (await community.operate(community.operations.voices))["voice"]
     except ServiceTrouble as trouble:
         voice = str(trouble)
-    silence = "status_silent" if await community.operate(community.operations.silenced) else "status_speaking"
+    silence = "status_silent" if await community.silenced() else "status_speaking"
     return community.screen(
         "status",
         caller,

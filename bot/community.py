@@ -99,6 +99,10 @@ class Community:
         """A private screen of one text."""
         return Screen(self.say(key, caller, **values))
 
+    async def silenced(self) -> bool:
+        """Whether the kill switch is thrown: where others listen the twin is mute then, and tells nobody why."""
+        return await asyncio.to_thread(self.operations.silenced)
+
     async def remember(self, *events: Event) -> None:
         """Journal events; what teachers say is paired like the creator's."""
         answering = self.creator | self.teachers

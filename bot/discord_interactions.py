@@ -57,6 +57,9 @@ class Interactions:
     async def _ask(self, interaction: Interaction, text: str, *, private: bool) -> None:
         """Answer where a command or menu was used."""
         caller = caller_of(self._community, interaction)
+        if await self._community.silenced():
+            await show(interaction, self._community.screen("silenced", caller))
+            return
         with translated():
             await interaction.response.defer(ephemeral=private, thinking=True)
         if not text.strip():

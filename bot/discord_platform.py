@@ -175,6 +175,8 @@ class DiscordPlatform:
 
     async def _ask(self, message: discord.Message, value: Message) -> None:
         """Answer a message in words; say that others cannot be read."""
+        if message.guild is not None and await self._community.silenced():
+            return
         if value.text:
             # An answer is named after its question as first asked, also when that was edited before it was read.
             question = replace(value, revision=0)

@@ -83,6 +83,8 @@ class Talk:
         if await self._fills_form(message) or await self._answers_card(message):
             return
         if addressed(message, self._me):
+            if is_group(message.chat) and await self._community.silenced():
+                return
             await self._ask(message, said_of(self._community, message, self._me), Source.TELEGRAM_DIRECT)
         elif message.text or message.caption:
             await hearing.hear(self._community, said_of(self._community, message, self._me), Source.TELEGRAM_GROUP)
@@ -159,7 +161,9 @@ class Talk:
         said, replied = said_of(self._community, message, self._me), replied_to(message)
         if said.person.role == "bot":
             return
-        if said.text:
+        if is_group(message.chat) and await self._community.silenced():
+            await self._say_silenced(await self._caller(message))
+        elif said.text:
             await self._ask(message, said, Source.TELEGRAM_DIRECT)
         elif replied and (words := words_of(replied, self._me)):
             await self._ask(message, with_words(said, words), Source.TELEGRAM_GROUP)
@@ -167,6 +171,15 @@ class Talk:
             caller = await self._caller(message)
             form = Form("", self._community.say("help_ask", caller), self._community.say("option_question", caller))
             await self._line.ask(caller.place, form, reply_to=said.id, meaning={})
+
+    async def _say_silenced(self, caller: Caller) -> None:
+        """Tell who used a command in a group that the twin is silent: in private, or not at all."""
+        screen = self._community.screen("silenced", caller)
+        try:
+            await insist(partial(self._line.show, private(caller.person.id), screen))
+        except ServiceTrouble as trouble:
+            if not trouble.permanent:
+                raise
 
     async def command(self, name: str, update: Update, context: Context) -> None:
         """Any other command of `bot.commands`."""

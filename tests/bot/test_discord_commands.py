@@ -172,10 +172,19 @@ async def test_the_last_answer_is_reported_with_a_reason(tmp_path: Path) -> None
 
 
 async def test_the_twin_is_paused_and_resumed(tmp_path: Path) -> None:
+    """Paused it is mute in channels, and tells only who asks in private or by a command."""
     async with on_discord(tmp_path) as at:
         await at.slash("pause", who=at.ada)
-        await at.asked(KNOWN)
-        await at.answer(containing="has paused me")
+        asked = await at.asked(KNOWN)
+        await at.discord.say(at.bob, at.channel, KNOWN, reply_to=asked)
+        await at.discord.dm(at.bob, KNOWN)
+        await at.answer(at.discord.dm_channel(at.bob), containing="has paused me")
+        told = [await at.slash("ask", question=KNOWN)]
+        told.append(await (await at.discord.menu(at.bob, at.channel, "Ask the twin", asked)).done(20))
+        await at.settled()
+
+        assert [(each.ephemeral, "has paused me" in each.replies[0].content) for each in told] == [(True, True)] * 2
+        assert [each for each in at.discord.said_by_bot(at.channel) if not each.ephemeral] == []
         await at.slash("resume", who=at.ada)
         await at.asked(KNOWN)
         await at.answer()

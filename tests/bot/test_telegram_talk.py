@@ -533,6 +533,21 @@ async def test_paused_it_says_so_and_resumed_it_answers(tmp_path: Path) -> None:
         assert SAYS in spoken.text
 
 
+async def test_paused_it_is_mute_in_groups_and_tells_who_used_a_command_in_private(tmp_path: Path) -> None:
+    async with scene(tmp_path) as on:
+        carol = on.telegram.user("Carol")
+        on.telegram.join(on.group, carol)
+        on.stage.operations.silence(on=True)
+        await on.public(f"@twin_bot {WARM}")
+        for user in (on.bob, carol):  # Carol has no private chat with the twin
+            await on.public(f"/ask {WARM}", user=user)
+        told = await on.reply(on.bob, "has paused me")
+        await on.settled()
+
+        assert on.said(on.bob) == [told]
+        assert on.said(on.group) == []
+
+
 async def test_status_voices_and_about_survive_a_voice_that_is_down(tmp_path: Path) -> None:
     async with scene(tmp_path) as on:
         on.stage.operations.down = True
