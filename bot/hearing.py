@@ -1,6 +1,7 @@
 """What the twin does with messages that are not meant for it: where it listens, it remembers; what goes, it forgets."""
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 
 from bot import cards
@@ -21,10 +22,20 @@ async def hear(community: Community, message: Message, source: Source) -> None:
 
 
 async def edited(community: Community, message: Message) -> None:
-    """Follow an edit of a message that the journal knows; `message.revision` must grow with every edit."""
+    """Follow an edit of a message that the journal knows; `message.revision` is the second of the edit.
+
+    Of several in one second the last one stands, so they must be handed over one after the other.
+    """
     known = await asyncio.to_thread(community.journal.said, message.place, message.id)
-    if known is not None and known[0].text != message.text:
-        await community.remember(message_event(message, known[1]))
+    if known is None or known[0].text == message.text:
+        return
+    edits = await asyncio.to_thread(community.journal.edits, message.place, message.id)
+    revision = message.revision
+    while revision in edits:
+        if edits[revision] == message.text:
+            return  # told again
+        revision += 1
+    await community.remember(message_event(replace(message, revision=revision), known[1]))
 
 
 async def deleted(community: Community, place: Place, message_id: str) -> None:

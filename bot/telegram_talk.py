@@ -64,6 +64,8 @@ class Talk:
 
     def __init__(self, community: Community, line: Line, spool: Spool, follower: Follower, me: User) -> None:
         self._community, self._line, self._spool, self._follower, self._me = community, line, spool, follower, me
+        # Edits are taken in their order: the last one stands.
+        self._in_order = asyncio.Lock()
 
     def outlet(self, message: Said, draw: asking.Draw) -> PrivateOutlet:
         """Where an answer to `message` is shown."""
@@ -92,8 +94,9 @@ class Talk:
     async def edited(self, update: Update, context: Context) -> None:
         assert update.edited_message is not None
         said = said_of(self._community, update.edited_message, self._me)
-        if said.text and said.person.role != "bot":
-            await hearing.edited(self._community, said)
+        async with self._in_order:
+            if said.text and said.person.role != "bot":
+                await hearing.edited(self._community, said)
 
     async def membership(self, update: Update, context: Context) -> None:
         """The twin was thrown out of a group or left it."""

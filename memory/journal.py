@@ -168,6 +168,18 @@ class Journal:
         )
         return (message_from(json.loads(rows[0]["payload"])), Source(rows[0]["source"])) if rows else None
 
+    def edits(self, place: Place, message_id: str) -> dict[int, str]:
+        """What a message said after each of its edits, by revision."""
+        rows = self._rows(
+            "SELECT revision, payload FROM events WHERE platform = :platform AND place = :place AND message_id = :id "
+            "AND kind = :kind",
+            platform=place.platform,
+            place=place.id,
+            id=message_id,
+            kind=str(Kind.EDIT),
+        )
+        return {row["revision"]: json.loads(row["payload"])["text"] for row in rows}
+
     def answer(self, answer_id: str) -> Answer | None:
         """An answer of the twin, or None."""
         rows = self._rows(

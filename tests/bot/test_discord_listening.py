@@ -147,6 +147,17 @@ async def test_an_edit_is_followed(tmp_path: Path) -> None:
         assert [each.answer for each in paired(at)] == ["Nobody did."]
 
 
+async def test_the_last_edit_of_a_second_stands(tmp_path: Path) -> None:
+    async with on_discord(tmp_path, words=True) as at:
+        await listening(at)
+        _, said = await talked(at)
+        for text in ("Nobody.", "Somebody.", "Nobody did."):
+            await at.discord.edit(said, text)
+        await at.settled()
+
+        assert at.heard(said) == "Nobody did."
+
+
 async def test_a_link_that_unfolds_is_no_edit(tmp_path: Path) -> None:
     async with on_discord(tmp_path, words=True) as at:
         await listening(at)

@@ -359,6 +359,19 @@ async def test_an_edit_is_followed(tmp_path: Path) -> None:
         await on.telegram.until(lambda: learned(on, "rye rest")[0].answer == "Eighteen hours.")
 
 
+async def test_the_last_edit_of_a_second_stands(tmp_path: Path) -> None:
+    """Telegram dates edits by the second; all but the first of one were dropped."""
+    async with scene(tmp_path, privacy_mode=False) as on:
+        await listening(on)
+        _, answer = await chat(on, "How long does rye rest?", "Sixteen hours.")
+        await on.telegram.until(lambda: learned(on, "rye rest"))
+        for hours in ("Seventeen", "Eighteen", "Sixteen", "Twenty"):
+            await on.telegram.edit(answer, on.group, f"{hours} hours.")
+        await on.settled()
+
+        assert [each.answer for each in learned(on, "rye rest")] == ["Twenty hours."]
+
+
 async def test_an_edited_question_is_not_answered_again(tmp_path: Path) -> None:
     async with scene(tmp_path) as on:
         asked = await on.private(WARM)
