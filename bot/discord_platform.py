@@ -158,7 +158,7 @@ class DiscordPlatform:
         """What a message is: an answer to a card, a question, or something to hear."""
         async with self._in_order:
             value = await self._value(message)
-            screen = await self._answer_to_card(message, value)
+            screen = await hearing.answers_card(self._community, value, writer_of(self._community, message, value))
             if screen is None and not is_for(message, self._me):
                 await hearing.hear(self._community, value, Source.DISCORD_API)
                 return
@@ -166,12 +166,6 @@ class DiscordPlatform:
             await self.send(value.place, screen, reply_to=value.id)
         elif value.person.role != "bot":
             await self._ask(message, value)
-
-    async def _answer_to_card(self, message: discord.Message, value: Message) -> Screen | None:
-        """What the creator is told who answered a question by a reply to its card."""
-        if self._inbox is None or value.place.key != self._inbox.key:
-            return None
-        return await hearing.answers_card(self._community, value, writer_of(self._community, message, value))
 
     async def _ask(self, message: discord.Message, value: Message) -> None:
         """Answer a message in words; say that others cannot be read."""

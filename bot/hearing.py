@@ -64,8 +64,10 @@ async def answers_card(community: Community, message: Message, caller: Caller) -
     if not community.is_creator(caller) or not message.reply_to:
         return None
     known = await asyncio.to_thread(community.members.cards, message.place.platform)
+    # A chat numbers its messages over all of its threads, and a reply may stand in another one than its card.
+    chat = Place(message.place.platform, message.place.id).key
     for card in known.values():
-        if (card.place, card.message_id) == (message.place.key, message.reply_to):
+        if card.message_id == message.reply_to and f"{card.place}:".startswith(f"{chat}:"):
             try:
                 return await cards.answer(community, caller, str(card.number), message.text)
             except UserMistake:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bot import rounds
 from memory.messages import Exchange, Kind, Source
 from memory.provenance import may_train
 from tests.bot.discord_stage import KNOWN, UNKNOWN, DiscordStage, action, actions, on_discord
@@ -206,6 +207,28 @@ async def test_the_inbox_may_be_a_channel(tmp_path: Path) -> None:
         assert await at.pressed(card, "dismiss") == "Only Ada can do that."
         await at.discord.say(at.ada, team, ANSWER, reply_to=card.id)
         assert ANSWER in (await at.answer(containing="has answered your question")).content
+
+
+async def test_a_card_in_a_thread_is_answered_by_a_reply_also_right_after_a_restart(tmp_path: Path) -> None:
+    async with on_discord(tmp_path, start=False) as at:
+        thread = at.discord.thread(at.channel, "inbox")
+        at.settings = at.settings.model_copy(update={"inbox_channel": str(thread)})
+        await at.start()
+        await at.asked(UNKNOWN)
+        await at.pressed(await at.answer(), "ask")
+        card = await at.answer(thread, containing="asked by")
+        await at.stop()
+        with pytest.MonkeyPatch.context() as patch:
+            for part in ("show_cards", "show_reports"):  # the inbox has not been looked for yet
+                patch.setattr(rounds, part, nothing)
+            await at.start()
+            await at.discord.say(at.ada, thread, f"{at.me} {ANSWER}", reply_to=card.id)
+
+            assert ANSWER in (await at.answer(containing="has answered your question")).content
+
+
+async def nothing(*_: object) -> None:
+    """A part of the rounds that is not there."""
 
 
 async def test_cards_and_their_forms_outlive_the_process(tmp_path: Path) -> None:

@@ -220,6 +220,21 @@ async def test_cards_go_to_the_chat_that_the_settings_name(tmp_path: Path) -> No
         assert await on.reply(on.bob, ANSWER)
 
 
+async def test_a_card_in_a_forum_is_answered_from_any_of_its_topics(tmp_path: Path) -> None:
+    async with scene(tmp_path, begin=False) as on:
+        forum = on.telegram.group("Desk", forum=True)
+        on.telegram.join(forum, ADA, "creator")
+        topic = on.telegram.topic(forum, "Answers")
+        on.settings["inbox_chat"] = str(forum)
+        on.start()
+        asked = await on.private(UNKNOWN)
+        await on.press(on.bob, await on.answered(on.bob, asked), "ask:")
+        card = await on.card(chat=forum)
+        await on.telegram.say(ADA, forum, ANSWER, reply_to=card.id, topic=topic)
+
+        assert await on.reply(on.bob, ANSWER)
+
+
 async def test_members_are_told_although_adas_chat_is_closed(tmp_path: Path) -> None:
     async with scene(tmp_path) as on:
         card = await passed_on(on)
