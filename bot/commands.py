@@ -113,12 +113,7 @@ async def forget(community: Community, caller: Caller, options: Options) -> Scre
 
 async def forget_me(community: Community, caller: Caller) -> Screen:
     """Delete everything about the caller."""
-    done: Forgotten = await community.operate(
-        lambda: forget_person(
-            community.journal, caller.person.key, creator=community.creator | community.teachers, now=community.clock()
-        )
-    )
-    await community.operate(community.operations.follow_forgotten)
+    done = await community.forget(forget_person, caller.person.key)
     return forgotten_screen(community, caller, "forget_done", done)
 
 
@@ -276,16 +271,7 @@ async def memory(community: Community, caller: Caller, options: Options) -> Scre
 async def purge_here(community: Community, caller: Caller) -> Screen:
     """Delete everything learned in this place."""
     place = caller.place
-    done: Forgotten = await community.operate(
-        lambda: forget_place(
-            community.journal,
-            place.platform,
-            place.id,
-            creator=community.creator | community.teachers,
-            now=community.clock(),
-        )
-    )
-    await community.operate(community.operations.follow_forgotten)
+    done = await community.forget(forget_place, place.platform, place.id)
     return forgotten_screen(community, caller, "memory_purged", done)
 
 

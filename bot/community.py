@@ -13,9 +13,10 @@ from typing import Any, Protocol
 from bot.screens import Caller, Screen
 from bot.twin import Twin
 from bot.wording import say
+from memory.forget import Forgotten
 from memory.journal import Journal
 from memory.members import Members
-from memory.messages import Event, Person
+from memory.messages import Event, Person, Role
 from memory.persona import PersonaCard
 from memory.remember import remember
 
@@ -81,8 +82,8 @@ class Community:
         key = f"{platform}:{identity}"
         if bot:
             return Person(platform, identity, name, role="bot")
-        role = "creator" if key in self.creator else "teacher" if key in self.teachers else "member"
-        return Person(platform, identity, name, role=role)  # type: ignore[arg-type]  # one of Role, by the line above
+        role: Role = "creator" if key in self.creator else "teacher" if key in self.teachers else "member"
+        return Person(platform, identity, name, role=role)
 
     def is_creator(self, caller: Caller) -> bool:
         return caller.person.key in self.creator and not caller.anonymous
@@ -107,6 +108,16 @@ class Community:
         """Journal events; what teachers say is paired like the creator's."""
         answering = self.creator | self.teachers
         await asyncio.to_thread(remember, self.journal, events, creator=answering)
+
+    async def forget(self, erase: Callable[..., Forgotten], *what: str) -> Forgotten:
+        """Erase a person or a place from memory, and see to it that no voice that learned from it speaks again.
+
+        `erase` is `forget_person` or `forget_place`, and `what` is what it takes.
+        """
+        answering = self.creator | self.teachers
+        done = await asyncio.to_thread(erase, self.journal, *what, creator=answering, now=self.clock())
+        await asyncio.to_thread(self.operations.follow_forgotten)
+        return done
 
     async def operate(self, work: Callable[[], Any]) -> Any:
         """One call to the operations, off the event loop."""

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import replace
-from functools import partial
 
 from bot import cards
 from bot.community import Community
@@ -52,10 +51,7 @@ async def left(community: Community, platform: str, space: str) -> None:
     nobody = Person(platform, "twin", role="twin")
     places = await asyncio.to_thread(community.members.places, platform)
     for place in [each for each, owner in places if owner == space]:
-        creator = community.creator | community.teachers
-        forget = partial(forget_place, community.journal, platform, place.id, creator=creator, now=community.clock())
-        await community.operate(forget)
-        await community.operate(community.operations.follow_forgotten)
+        await community.forget(forget_place, platform, place.id)
         await community.remember(listening_event(place, nobody, on=False, space=space, at=community.clock()))
 
 
