@@ -133,7 +133,7 @@ class Twin:
 
         # 5 speak
         try:
-            spoken = await self._speak(turns, reply, found)
+            spoken = await self._speak(turns, reply, found, conversation=conversation_of(message))
         except (ServiceTrouble, UserMistake) as error:
             return await self._fail(message, reply, source=source, language=language, reason=str(error))
 
@@ -141,7 +141,7 @@ class Twin:
         timings |= {**spoken.timings_ms, "total": since(started)}
         return await self._finish(message, reply, replace(spoken, timings_ms=timings))
 
-    async def _speak(self, turns: Sequence[Turn], reply: Reply, found: Answer) -> Answer:
+    async def _speak(self, turns: Sequence[Turn], reply: Reply, found: Answer, *, conversation: str) -> Answer:
         """`found` with what the voice says, streamed to the reply. Raises ServiceTrouble when it says nothing.
 
         A voice that breaks off or stalls after its first words leaves what there is: half an answer with its sources
@@ -150,7 +150,7 @@ class Twin:
         said: list[str] = []
         finish: Finish | None = None
         reason = found.reason
-        pieces = self._voice.stream(turns, self._manner.sampling)
+        pieces = self._voice.stream(turns, self._manner.sampling, conversation=conversation)
         try:
             while (piece := await asyncio.wait_for(anext(pieces, None), STALL_S)) is not None:
                 said.append(piece.text)
@@ -266,6 +266,16 @@ def blank(message: Message, outcome: Literal["answered", "declined", "failed"], 
     """An answer to `message` that says nothing yet."""
     identity = name_uuid("answer", message.place.key, message.id, str(message.revision))
     return Answer(identity, message.id, "", outcome, reason, (), voice="", prompt_sha256="", timings_ms={})
+
+
+def conversation_of(message: Message) -> str:
+    """One id for all that belongs to a conversation: a thread, a private chat, what one member asks in a channel.
+
+    Derived, so that a voice on another server does not learn who is who.
+    """
+    place = message.place
+    shared = place.thread or place.visibility == "private"
+    return name_uuid("conversation", place.key, "" if shared else message.person.key)
 
 
 def spoken_turn(message: Message, *, named: bool) -> Turn:

@@ -44,7 +44,10 @@ class StreamOptions(BaseModel):
 
 
 class Completion(BaseModel):
-    """A request; what OpenAI allows and this server cannot do is refused rather than ignored."""
+    """A request; what OpenAI allows and this server cannot do is refused rather than ignored.
+
+    `user` names the conversation: while a canary answers some, requests with the same name get the same voice.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -58,6 +61,7 @@ class Completion(BaseModel):
     max_completion_tokens: Annotated[int, Field(ge=1, le=8192)] | None = None
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
     seed: int | None = None
+    user: Annotated[str, Field(max_length=256)] | None = None
     n: Literal[1] = 1
     logprobs: Literal[False] | None = None
     tools: None = None
@@ -139,7 +143,7 @@ def routes(voices: Voices) -> APIRouter:
     @router.post("/v1/chat/completions")
     async def complete(request: Request, asked: Completion) -> Response:
         turns = [message.turn() for message in asked.messages]
-        pieces = voice.stream(turns, asked.sampling())
+        pieces = voice.stream(turns, asked.sampling(), conversation=asked.user or "")
         # The first piece decides between an answer and an error status, so it is waited for before the status goes out.
         first = await anext_while_connected(pieces, request)
         answer = Streamed(first.voice, asked.stream_options.include_usage)

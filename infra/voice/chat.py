@@ -60,9 +60,12 @@ class Piece:
 class Voice(Protocol):
     """Anything that can speak: the engine in this process or a server behind HTTP."""
 
-    def stream(self, turns: Sequence[Turn], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    def stream(
+        self, turns: Sequence[Turn], sampling: Sampling, *, conversation: str = ""
+    ) -> AsyncGenerator[Piece, None]:
         """Pieces of the answer as they come; closing the generator cancels the request and frees its place.
 
-        Raises ServiceTrouble when the queue is full or the voice fails, UserMistake when the prompt cannot fit.
+        Requests of the same `conversation` are answered by the same voice, also while a canary answers some. Raises
+        ServiceTrouble when the queue is full or the voice fails, UserMistake when the prompt cannot fit.
         """
         ...

@@ -24,7 +24,9 @@ class LocalVoice:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def stream(self, turns: Sequence[Turn], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    async def stream(
+        self, turns: Sequence[Turn], sampling: Sampling, *, conversation: str = ""
+    ) -> AsyncGenerator[Piece, None]:
         """See `chat.Voice`."""
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[Piece | UnderstudyError] = asyncio.Queue()
@@ -34,7 +36,7 @@ class LocalVoice:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        running = self._engine.submit(turns, sampling, emit)
+        running = self._engine.submit(turns, sampling, emit, conversation=conversation)
         try:
             while True:
                 piece = await pieces.get()
@@ -54,9 +56,11 @@ class HttpVoice:
         self._url, self._model = url.rstrip("/"), model
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
-    async def stream(self, turns: Sequence[Turn], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    async def stream(
+        self, turns: Sequence[Turn], sampling: Sampling, *, conversation: str = ""
+    ) -> AsyncGenerator[Piece, None]:
         """See `chat.Voice`."""
-        body = request_body(turns, sampling, model=self._model)
+        body = request_body(turns, sampling, model=self._model, conversation=conversation)
         loop = asyncio.get_running_loop()
         began, first = loop.time(), 0.0
         chunks: list[dict[str, Any]] = []
@@ -86,18 +90,21 @@ class MovingVoice:
     def __init__(self, find: Callable[[], Remote | None], *, model: str) -> None:
         self._find, self._model = find, model
 
-    async def stream(self, turns: Sequence[Turn], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    async def stream(
+        self, turns: Sequence[Turn], sampling: Sampling, *, conversation: str = ""
+    ) -> AsyncGenerator[Piece, None]:
         """See `chat.Voice`."""
         remote = await asyncio.to_thread(self._find)
         if remote is None:
             raise ServiceTrouble('The twin\'s voice cannot be reached: start it with "understudy up".')
-        pieces = HttpVoice(remote.url, model=self._model, token=remote.token).stream(turns, sampling)
+        voice = HttpVoice(remote.url, model=self._model, token=remote.token)
+        pieces = voice.stream(turns, sampling, conversation=conversation)
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
                 yield piece
 
 
-def request_body(turns: Sequence[Turn], sampling: Sampling, *, model: str) -> dict[str, object]:
+def request_body(turns: Sequence[Turn], sampling: Sampling, *, model: str, conversation: str = "") -> dict[str, object]:
     """A streaming request in OpenAI's shape."""
     body: dict[str, object] = {
         "model": model,
@@ -112,6 +119,8 @@ def request_body(turns: Sequence[Turn], sampling: Sampling, *, model: str) -> di
         body["seed"] = sampling.seed
     if sampling.stop:
         body["stop"] = list(sampling.stop)
+    if conversation:
+        body["user"] = conversation
     return body
 
 

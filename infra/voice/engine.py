@@ -8,10 +8,13 @@ A swap loads the adapter between two steps (milliseconds), prepares and probes a
 and then points new requests at it; running streams finish where they began, and the old context is freed after the
 last of them. KV memory belongs to a context, so no answer can read what another voice computed.
 
+A canary is a second voice that answers a share of the conversations beside the current one, with a context of its own.
+
 Only the engine's thread touches a context that serves; a context being prepared belongs to the thread that prepares it.
 """
 
 import codecs
+import hashlib
 import heapq
 import os
 import queue
@@ -19,6 +22,7 @@ import random
 import sys
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,8 +38,8 @@ from infra.voice.llama import Adapter, Context, Model, Sampler
 
 # Rows of one batch. llama.cpp computes a prompt fastest in hundreds of rows.
 BATCH = 512
-# While somebody is being answered, a step spends about this long on prompts, so that the gap between two tokens of a
-# running stream stays well under a quarter of a second, also while two voices take turns during a swap.
+# While somebody is being answered, a step spends about this long on prompts, of all voices together, so that the gap
+# between two tokens of a running stream stays well under a quarter of a second.
 PROMPT_S = 0.1
 LEAST_PIECE, MOST_PIECE = 16, 256
 # The sequence that keeps the shared beginning of prompts. Streams use the numbers after it.
@@ -50,12 +54,13 @@ Emit = Callable[[Piece | UnderstudyError], None]
 
 @dataclass
 class Stream:
-    """One request on its way. Times are `time.perf_counter` seconds."""
+    """One request on its way. Times are `time.perf_counter` seconds; `conversation` decides which voice answers it."""
 
     prompt: list[int]
     sampling: Sampling
     emit: Emit
     accepted: float
+    conversation: str = ""
     sequence: int = -1
     computed: int = 0
     cached: int = 0
@@ -123,10 +128,9 @@ class Pace:
         if rows >= LEAST_PIECE:
             self._row_s += 0.3 * (seconds / rows - self._row_s)
 
-    @property
-    def piece(self) -> int:
-        """Rows of prompt beside running streams."""
-        return max(LEAST_PIECE, min(MOST_PIECE, int(PROMPT_S / self._row_s)))
+    def piece(self, voices: int) -> int:
+        """Rows of prompt beside running streams, for each of so many voices that read one."""
+        return max(LEAST_PIECE, min(MOST_PIECE, int(PROMPT_S / self._row_s / voices)))
 
 
 class Speaker:
@@ -145,6 +149,11 @@ class Speaker:
     def places(self) -> int:
         """How many more streams may begin."""
         return len(self._free)
+
+    @property
+    def reading(self) -> bool:
+        """Whether any of its streams has prompt left to compute."""
+        return any(not stream.prefilled for stream in self.running)
 
     def begin(self, stream: Stream) -> None:
         """Give a stream its sequence, and the shared beginning that is computed already."""
@@ -181,7 +190,10 @@ class Speaker:
 
 
 class Engine:
-    """Serves one base model with at most one adapter to new requests. Safe to call from any thread."""
+    """Serves one base model to new requests, with at most one adapter and at most one canary beside it.
+
+    Safe to call from any thread.
+    """
 
     def __init__(
         self,
@@ -208,6 +220,8 @@ class Engine:
         )
         self._model = Model(weights)
         self._current = self._speaker(None, None)
+        self._canary: Speaker | None = None
+        self._share = 0.0
         self._draining: list[Speaker] = []
         self._waiting: deque[Stream] = deque()
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
@@ -231,21 +245,31 @@ class Engine:
         return self._current.version
 
     @property
+    def canary(self) -> str | None:
+        """The adapter version of the canary, if there is one."""
+        canary = self._canary
+        return canary.version if canary is not None else None
+
+    @property
     def load(self) -> dict[str, int]:
         """How many streams run and how many wait."""
-        running = sum(len(speaker.running) for speaker in (self._current, *self._draining))
-        return {"running": running, "waiting": len(self._waiting), "voices_loaded": 1 + len(self._draining)}
+        speakers = self._speakers
+        running = sum(len(speaker.running) for speaker in speakers)
+        return {"running": running, "waiting": len(self._waiting), "voices_loaded": len(speakers)}
 
-    def submit(self, turns: Sequence[Turn], sampling: Sampling, emit: Emit) -> Stream:
+    def submit(self, turns: Sequence[Turn], sampling: Sampling, emit: Emit, *, conversation: str = "") -> Stream:
         """Queue one request; `emit` is called from the engine's thread with every piece, or once with an error.
 
-        Raises UserMistake when prompt and answer cannot fit, Busy when the queue is full, ServiceTrouble when closed.
+        While there is a canary, requests of the same `conversation` are answered by the same voice; one without a
+        conversation stands for itself. Raises UserMistake when prompt and answer cannot fit, Busy when the queue is
+        full, ServiceTrouble when closed.
         """
         with self._freeing:
             if self._closed:
                 raise ServiceTrouble("The voice is shutting down.")
             prompt = self._model.turn_tokens(turns)
-        stream = Stream(prompt, sampling, emit, time.perf_counter())
+        conversation = conversation or uuid.uuid4().hex
+        stream = Stream(prompt, sampling, emit, time.perf_counter(), conversation)
         if len(prompt) + sampling.max_tokens > self._context_tokens:
             raise UserMistake(
                 f"The prompt has {len(prompt)} tokens; with max_tokens {sampling.max_tokens} it exceeds the context of "
@@ -255,7 +279,7 @@ class Engine:
             if self._closed:
                 raise ServiceTrouble("The voice is shutting down.")
             # Those who wait for places that are free right now are not the queue.
-            if len(self._waiting) >= self._waiting_most + self._current.places:
+            if len(self._waiting) >= self._waiting_most + self._answering(stream).places:
                 raise Busy(f"The voice is busy: {len(self._waiting)} requests are waiting already.", retry_after_s=2)
             self._waiting.append(stream)
             self._wake.notify()
@@ -270,23 +294,31 @@ class Engine:
     def promote(self, version: str | None, adapter: Path | None) -> float:
         """Let new requests be answered by `adapter`, or by the bare base; returns the seconds it took.
 
-        Raises ServiceTrouble when the adapter cannot be loaded, belongs to another base or fails its probe; the voice
-        before then stays, untouched.
+        A canary ends with it; where it is the promoted version, it takes over as it is loaded. Raises ServiceTrouble
+        when the adapter cannot be loaded, belongs to another base or fails its probe; the voices before then stay,
+        untouched.
         """
         with self._swapping:
             began = time.perf_counter()
-            # `llama_adapter_lora_init` changes the model's list of adapters, which decoding reads: between two steps.
-            loaded = self._call(lambda: Adapter(self._model, adapter)) if adapter is not None else None
-            try:
-                self._check_base(loaded, adapter)
-                with ThreadPoolExecutor(1, initializer=give_way) as background:
-                    speaker = background.submit(self._probed, version, loaded).result()
-            except UnderstudyError:
-                if loaded is not None:
-                    self._call(loaded.free)
-                raise
+            speaker = self._loaded(version, adapter)
             self._call(lambda: self._point(speaker))
             return time.perf_counter() - began
+
+    def start_canary(self, version: str, adapter: Path, *, share: float) -> float:
+        """Let a share of the conversations be answered by `adapter`, in place of any other canary; returns the seconds.
+
+        Raises ServiceTrouble as `promote` does; the voices before then stay, untouched.
+        """
+        with self._swapping:
+            began = time.perf_counter()
+            speaker = self._loaded(version, adapter)
+            self._call(lambda: self._try_out(speaker, share))
+            return time.perf_counter() - began
+
+    def stop_canary(self) -> None:
+        """Let the current voice answer everybody again; what the canary has begun it finishes."""
+        with self._swapping:
+            self._call(lambda: self._try_out(None, 0.0))
 
     def close(self) -> None:
         """End every stream with an error, stop the thread and free the weights."""
@@ -305,6 +337,22 @@ class Engine:
                 f"{self.base_sha256[:12]!r}: retrain it.",
                 permanent=True,
             )
+
+    def _loaded(self, version: str | None, adapter: Path | None) -> Speaker:
+        """A voice that may speak: the canary where it is this version, else a new one. Raises as `promote`."""
+        canary = self._canary
+        if canary is not None and canary.version == version:
+            return canary
+        # `llama_adapter_lora_init` changes the model's list of adapters, which decoding reads: between two steps.
+        loaded = self._call(lambda: Adapter(self._model, adapter)) if adapter is not None else None
+        try:
+            self._check_base(loaded, adapter)
+            with ThreadPoolExecutor(1, initializer=give_way) as background:
+                return background.submit(self._probed, version, loaded).result()
+        except UnderstudyError:
+            if loaded is not None:
+                self._call(loaded.free)
+            raise
 
     def _probed(self, version: str | None, adapter: Adapter | None) -> Speaker:
         """A new voice that has said a few words to itself. Raises ServiceTrouble, and leaves only the adapter."""
@@ -330,9 +378,31 @@ class Engine:
         return Speaker(name, version, context=context, adapter=adapter, streams=self._streams)
 
     def _point(self, speaker: Speaker) -> None:
-        """New requests go to `speaker`; what runs finishes where it began."""
+        """New requests go to `speaker` alone; what runs finishes where it began."""
         self._draining.append(self._current)
         self._current = speaker
+        if self._canary is speaker:
+            self._canary = None
+        self._try_out(None, 0.0)
+
+    def _try_out(self, speaker: Speaker | None, share: float) -> None:
+        """A share of new requests goes to `speaker`, or none; what the canary before has begun it finishes."""
+        if self._canary is not None and self._canary is not speaker:
+            self._draining.append(self._canary)
+        self._canary, self._share = speaker, share
+
+    def _answering(self, stream: Stream) -> Speaker:
+        """Whose turn a new request is."""
+        canary = self._canary
+        if canary is not None and lot(canary.name, stream.conversation) < self._share:
+            return canary
+        return self._current
+
+    @property
+    def _speakers(self) -> tuple[Speaker, ...]:
+        """Every voice that is loaded."""
+        canary = self._canary
+        return (*self._draining, *([canary] if canary is not None else []), self._current)
 
     def _call(self, work: Callable[[], Any]) -> Any:
         """Run `work` in the engine's thread between two steps."""
@@ -354,12 +424,12 @@ class Engine:
         self._shut_down()
 
     def _busy(self) -> bool:
-        return bool(self._current.running or self._draining)
+        return bool(self._draining or any(speaker.running for speaker in self._speakers))
 
     def _step(self) -> None:
         self._run_calls()
         self._admit()
-        for speaker in (*self._draining, self._current):
+        for speaker in self._speakers:
             self._drop_cancelled(speaker)
             if speaker.running:
                 self._advance(speaker)
@@ -377,16 +447,21 @@ class Engine:
                 done.set_exception(error)
 
     def _admit(self) -> None:
-        """Begin as many waiting requests as fit, in the order they came."""
+        """Begin as many waiting requests as fit, for each voice in the order they came."""
         with self._wake:
-            while self._waiting and (self._waiting[0].cancelled or self._current.places):
-                stream = self._waiting.popleft()
+            waiting: deque[Stream] = deque()
+            for stream in self._waiting:
                 if stream.cancelled:
+                    continue
+                speaker = self._answering(stream)
+                if not speaker.places:
+                    waiting.append(stream)
                     continue
                 seed = stream.sampling.seed if stream.sampling.seed is not None else random.getrandbits(32)
                 stream.sampler = Sampler(stream.sampling, seed)
                 stream.text = TextOut(stream.sampling.stop)
-                self._current.begin(stream)
+                speaker.begin(stream)
+            self._waiting = waiting
 
     def _drop_cancelled(self, speaker: Speaker) -> None:
         for stream in [each for each in speaker.running if each.cancelled]:
@@ -394,7 +469,7 @@ class Engine:
 
     def _advance(self, speaker: Speaker) -> None:
         """One batch for one voice: a token of every running stream, then pieces of prompts."""
-        rows, asked = plan(speaker.running, room=self._pace.piece if self._speaking() else BATCH)
+        rows, asked = plan(speaker.running, room=self._room())
         began = time.perf_counter()
         try:
             speaker.context.decode(rows)
@@ -413,7 +488,13 @@ class Engine:
 
     def _speaking(self) -> bool:
         """Whether anybody hears words right now, of whichever voice: all of them wait for each batch."""
-        return any(stream.prefilled for speaker in (self._current, *self._draining) for stream in speaker.running)
+        return any(stream.prefilled for speaker in self._speakers for stream in speaker.running)
+
+    def _room(self) -> int:
+        """How much prompt one voice may read in its next batch."""
+        if not self._speaking():
+            return BATCH
+        return self._pace.piece(max(1, sum(speaker.reading for speaker in self._speakers)))
 
     def _say(self, speaker: Speaker, stream: Stream, token: int) -> None:
         """One new token of a stream: show what it completes, or end."""
@@ -448,7 +529,7 @@ class Engine:
 
     def _shut_down(self) -> None:
         gone = ServiceTrouble("The voice is shutting down.")
-        for speaker in (self._current, *self._draining):
+        for speaker in self._speakers:
             for stream in list(speaker.running):
                 stream.emit(gone)
                 speaker.end(stream)
@@ -487,6 +568,12 @@ def plan(running: Sequence[Stream], *, room: int) -> tuple[list[tuple[int, int, 
         room -= upto - stream.computed
         stream.computed = upto
     return rows, asked
+
+
+def lot(voice: str, conversation: str) -> float:
+    """A number from 0 to below 1 that is always the same for a conversation, and another one for every canary."""
+    drawn = hashlib.sha256(f"{voice}\n{conversation}".encode(errors="backslashreplace")).digest()
+    return int.from_bytes(drawn[:6]) / 2**48
 
 
 def give_way() -> None:

@@ -67,9 +67,13 @@ class Script:
     breaks_after: int = -1
     stalls_after: int = -1
     asked: list[Sequence[Turn]] = field(default_factory=list)
+    conversations: list[str] = field(default_factory=list)
 
-    async def stream(self, turns: Sequence[Turn], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    async def stream(
+        self, turns: Sequence[Turn], sampling: Sampling, *, conversation: str = ""
+    ) -> AsyncGenerator[Piece, None]:
         self.asked.append(turns)
+        self.conversations.append(conversation)
         pieces = [f"{word} " for word in self.words.split(" ")]
         for number, piece in enumerate(pieces):
             if number == self.breaks_after:

@@ -22,7 +22,9 @@ LONG = " ".join(f"Sentence {number} about bread and its many ways." for number i
 class Stalling(Script):
     """Says two words and then nothing more."""
 
-    async def stream(self, turns: Sequence[Turn], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    async def stream(
+        self, turns: Sequence[Turn], sampling: Sampling, *, conversation: str = ""
+    ) -> AsyncGenerator[Piece, None]:
         yield Piece("Keep it ")
         yield Piece("at 24")
         await asyncio.sleep(60)

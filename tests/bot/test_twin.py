@@ -124,6 +124,21 @@ async def test_what_it_does_not_know_waits_for_the_member_s_word_where_that_can_
     assert len(stage.journal.inbox()) == 1
 
 
+async def test_a_conversation_has_one_name_that_names_nobody(stage: Stage) -> None:
+    """By which a voice may tell conversations apart; in a channel each member has one of their own."""
+    charlie = Person("discord", "6", "Charlie")
+    thread, private = replace(CHANNEL, thread="7"), Place("discord", "55", visibility="private")
+    asked = [(BOB, CHANNEL), (BOB, CHANNEL), (charlie, CHANNEL), (BOB, thread), (charlie, thread), (BOB, private)]
+    for number, (person, place) in enumerate(asked):
+        await answer(stage, asking(KNOWN, str(200 + number), person=person, place=place))
+
+    channel, again, others, threads, theirs, alone = stage.voice.conversations
+
+    assert (channel, threads) == (again, theirs)
+    assert len({channel, others, threads, alone}) == 4
+    assert not {"5", "6", "10", "55"} & {channel, others, threads, alone}
+
+
 async def test_in_a_busy_channel_others_questions_are_no_context(stage: Stage) -> None:
     await answer(stage, asking(KNOWN))
     await answer(

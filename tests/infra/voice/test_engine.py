@@ -4,8 +4,9 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ import pytest
 from infra.errors import Busy, ServiceTrouble, UserMistake
 from infra.voice.chat import Finish, Piece, Sampling, Turn
 from infra.voice.client import LocalVoice
-from infra.voice.engine import Engine, Stream, TextOut, common_prefix, plan
+from infra.voice.engine import Engine, Stream, TextOut, common_prefix, lot, plan
 from infra.voice.score import Scorer
 from infra.voice.weights import Weights
 from tests.weights import write_adapter
@@ -30,14 +31,16 @@ class Said:
     pieces: list[str]
 
 
-async def answer(voice: LocalVoice, turns: list[Turn] = ASKED, sampling: Sampling = GREEDY) -> Said:
-    pieces = [piece async for piece in voice.stream(turns, sampling)]
+async def answer(
+    voice: LocalVoice, turns: list[Turn] = ASKED, sampling: Sampling = GREEDY, *, conversation: str = ""
+) -> Said:
+    pieces = [piece async for piece in voice.stream(turns, sampling, conversation=conversation)]
     assert pieces[-1].finish is not None
     return Said("".join(piece.text for piece in pieces), pieces[-1].finish, [piece.text for piece in pieces])
 
 
-def say(engine: Engine, turns: list[Turn] = ASKED, sampling: Sampling = GREEDY) -> Said:
-    return asyncio.run(answer(LocalVoice(engine), turns, sampling))
+def say(engine: Engine, turns: list[Turn] = ASKED, sampling: Sampling = GREEDY, *, conversation: str = "") -> Said:
+    return asyncio.run(answer(LocalVoice(engine), turns, sampling, conversation=conversation))
 
 
 @pytest.fixture
@@ -209,42 +212,159 @@ def worst_choice(scorer: Scorer, prompt: list[int], said: tuple[int, ...]) -> fl
     return max(float(row.max() - row[token]) for row, token in zip(rows, said, strict=True))
 
 
-def test_twenty_swaps_under_streams_lose_nothing_and_mix_nothing(
-    engine: Engine, adapters: list[Path], weights: Weights
-) -> None:
-    """Every token given during the swaps is the one that the voice it names would have chosen."""
-    asked = [Turn("user", "Say something about bread.")]
-    engine.promote("a", adapters[0])
-    stop, says, failures = threading.Event(), set(), []
+@dataclass
+class Crowd:
+    """What four people heard who asked the same again and again: each answer's voice and tokens, and what failed."""
+
+    says: set[tuple[str, tuple[int, ...]]] = field(default_factory=set)
+    failures: list[ServiceTrouble] = field(default_factory=list)
+
+
+BREAD = [Turn("user", "Say something about bread.")]
+
+
+@contextmanager
+def crowd(engine: Engine) -> Iterator[Crowd]:
+    stop, heard = threading.Event(), Crowd()
 
     def chat() -> None:
         while not stop.is_set():
-            heard: queue.SimpleQueue = queue.SimpleQueue()
-            stream = engine.submit(asked, GREEDY, heard.put)
-            while not isinstance(piece := heard.get(), ServiceTrouble) and piece.finish is None:
+            pieces: queue.SimpleQueue = queue.SimpleQueue()
+            stream = engine.submit(BREAD, GREEDY, pieces.put)
+            while not isinstance(piece := pieces.get(), ServiceTrouble) and piece.finish is None:
                 pass
             if isinstance(piece, ServiceTrouble):
-                failures.append(piece)
+                heard.failures.append(piece)
             else:
-                says.add((piece.finish.voice, tuple(stream.said)))
+                heard.says.add((piece.finish.voice, tuple(stream.said)))
 
     chats = [threading.Thread(target=chat) for _ in range(4)]
     for thread in chats:
         thread.start()
-    for n in range(20):
-        engine.promote("ab"[n % 2], adapters[n % 2])
+    yield heard
     stop.set()
     for thread in chats:
         thread.join()
 
-    assert failures == []
-    assert {voice for voice, _ in says} == {"tiny+a", "tiny+b"}
+
+def check_unmixed(heard: Crowd, adapters: list[Path], weights: Weights) -> None:
+    """Every token is the one that the voice it names, "a" or "b", would have chosen."""
+    assert heard.failures == []
+    assert {voice for voice, _ in heard.says} == {"tiny+a", "tiny+b"}
     with Scorer(weights.path, adapters[0]) as a, Scorer(weights.path, adapters[1]) as b:
-        prompt = a.prompt_tokens(asked)
-        for voice, said in says:
+        prompt = a.prompt_tokens(BREAD)
+        for voice, said in heard.says:
             own, other = (a, b) if voice == "tiny+a" else (b, a)
             assert worst_choice(own, prompt, said) < ROUNDING < worst_choice(other, prompt, said)
+
+
+def test_twenty_swaps_under_streams_lose_nothing_and_mix_nothing(
+    engine: Engine, adapters: list[Path], weights: Weights
+) -> None:
+    engine.promote("a", adapters[0])
+    with crowd(engine) as heard:
+        for n in range(20):
+            engine.promote("ab"[n % 2], adapters[n % 2])
+
+    check_unmixed(heard, adapters, weights)
     assert engine.load["voices_loaded"] == 1
+
+
+def test_canaries_under_streams_lose_nothing_and_mix_nothing(
+    engine: Engine, adapters: list[Path], weights: Weights
+) -> None:
+    """Begun, stopped, promoted and replaced while people are answered by both voices."""
+    engine.promote("a", adapters[0])
+    with crowd(engine) as heard:
+        for n in range(2):
+            current, other = n % 2, 1 - n % 2
+            engine.start_canary("ab"[other], adapters[other], share=0.5)
+            engine.stop_canary()
+            engine.start_canary("ab"[current], adapters[current], share=0.5)
+            engine.start_canary("ab"[other], adapters[other], share=0.5)
+            engine.promote("ab"[other], adapters[other])
+
+    check_unmixed(heard, adapters, weights)
+    assert (engine.voice, engine.canary, engine.load["voices_loaded"]) == ("tiny+a", None, 1)
+
+
+def of_lot(wanted: Callable[[float], bool], voice: str = "tiny+v1") -> str:
+    """A conversation whose lot is as wanted."""
+    return next(str(n) for n in range(10_000) if wanted(lot(voice, str(n))))
+
+
+def test_a_canary_answers_its_conversations_and_no_other(engine: Engine, adapters: list[Path]) -> None:
+    before = say(engine).text
+    tried, others = of_lot(lambda lot: lot < 0.3), of_lot(lambda lot: lot > 0.3)
+
+    engine.start_canary("v1", adapters[0], share=0.3)
+    says = [say(engine, conversation=each) for each in (tried, others, tried, others)]
+
+    assert [each.finish.voice for each in says] == ["tiny+v1", "tiny", "tiny+v1", "tiny"]
+    assert (says[1].text == before, says[0].text != before) == (True, True)
+    assert (engine.voice, engine.canary) == ("tiny", "v1")
+
+
+def test_a_stopped_canary_finishes_what_it_began_and_its_memory_is_freed(engine: Engine, adapters: list[Path]) -> None:
+    engine.start_canary("v1", adapters[0], share=0.999)
+    tried = of_lot(lambda lot: lot < 0.9)
+
+    async def interrupted() -> list[Piece]:
+        pieces = LocalVoice(engine).stream(ASKED, GREEDY, conversation=tried)
+        first = await anext(pieces)
+        await asyncio.to_thread(engine.stop_canary)
+        assert engine.load["voices_loaded"] == 2
+        return [first, *[piece async for piece in pieces]]
+
+    heard = asyncio.run(interrupted())
+
+    assert {piece.voice for piece in heard} == {"tiny+v1"}
+    assert heard[-1].finish is not None
+    assert say(engine, conversation=tried).finish.voice == "tiny"
+    assert engine.load["voices_loaded"] == 1
+
+
+def test_a_promoted_canary_goes_on_as_it_is_loaded(engine: Engine, adapters: list[Path]) -> None:
+    engine.start_canary("v1", adapters[0], share=0.1)
+    loaded = engine._canary
+
+    engine.promote("v1", adapters[0])
+
+    assert (engine._current is loaded, engine.canary) == (True, None)
+    assert say(engine).finish.voice == "tiny+v1"
+
+
+def test_promoting_another_voice_ends_the_canary(engine: Engine, adapters: list[Path]) -> None:
+    engine.start_canary("v1", adapters[0], share=0.999)
+
+    engine.promote("v2", adapters[1])
+
+    assert say(engine).finish.voice == "tiny+v2"
+    assert (engine.canary, engine.load["voices_loaded"]) == (None, 1)
+
+
+def test_a_canary_that_cannot_speak_leaves_everything_as_it_was(
+    engine: Engine, adapters: list[Path], weights: Weights, tmp_path: Path
+) -> None:
+    engine.start_canary("v1", adapters[0], share=0.3)
+    stranger = write_adapter(weights, tmp_path / "stranger.gguf", seed=3, base="0" * 64)
+    nan = write_adapter(weights, tmp_path / "nan.gguf", seed=3, size=float("nan"))
+
+    for bad, said in ((tmp_path / "none.gguf", "is no adapter"), (stranger, "was trained on base"), (nan, "its probe")):
+        with pytest.raises(ServiceTrouble, match=said):
+            engine.start_canary("v2", bad, share=0.9)
+
+    tried, others = of_lot(lambda lot: lot < 0.3), of_lot(lambda lot: lot > 0.3)
+    assert [say(engine, conversation=each).finish.voice for each in (tried, others)] == ["tiny+v1", "tiny"]
+    assert engine.load["voices_loaded"] == 2
+
+
+def test_the_lot_is_fair_and_every_canary_draws_anew() -> None:
+    drawn = {voice: {n for n in range(5000) if lot(voice, str(n)) < 0.1} for voice in ("tiny+v1", "tiny+v2")}
+
+    assert all(400 < len(each) < 600 for each in drawn.values())
+    assert len(drawn["tiny+v1"] & drawn["tiny+v2"]) < 100
+    assert 0 <= lot("tiny+v1", "half an emoji: \ud83e") < 1
 
 
 def test_memory_is_flat_over_many_swaps(engine: Engine, adapters: list[Path]) -> None:
