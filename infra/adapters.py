@@ -1,12 +1,13 @@
-"""The store of adapters: one folder a version, manifest last, and a pointer to the one that speaks.
+"""The store of adapters: one folder a version, manifest last, and a pointer to those that speak.
 
 `adapters/<version>/` holds adapter.gguf, the PEFT folder, manifest.json, evalcard.json and evalcard.html; a folder
-without a manifest does not exist. `adapters/current.json` names the voice and the one before it and is replaced by
-rename, so that it is the old or the new one after any crash. Versions sort by time.
+without a manifest does not exist. `adapters/current.json` names the voice, the one before it and any canary, and is
+replaced by rename, so that it is the old or the new one after any crash. Versions sort by time.
 """
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,17 @@ from infra.files import finish_folder, finished, fresh_folder, read_json, sync_f
 
 GGUF = "adapter.gguf"
 BASE = "base"
+# What a canary answers when nothing else is said.
+SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A version that answers a share of the conversations beside the voice; `since` is when it began, as ISO text."""
+
+    version: str
+    share: float
+    since: str
 
 
 def version_name(now: datetime, dataset_id: str) -> str:
@@ -76,18 +88,60 @@ class AdapterStore:
 
     def current(self) -> str | None:
         """The version that speaks; None is the bare base."""
-        return self._pointer()["current"]
+        version: str | None = self._pointer()["current"]
+        return version
 
     def previous(self) -> str | None:
         """The version that spoke before; None is the bare base."""
-        return self._pointer()["previous"]
+        version: str | None = self._pointer()["previous"]
+        return version
 
     def point(self, version: str | None) -> None:
-        """Make `version` the voice that a restart begins with. Raises Refused for one that must not speak."""
+        """Make `version` the voice that a restart begins with, without a canary.
+
+        Raises Refused for one that must not speak.
+        """
         if version is not None:
             self.may_speak(version)
         self._root.mkdir(parents=True, exist_ok=True)
         write_json(self._root / "current.json", {"current": version, "previous": self.current()})
+
+    def canary(self) -> Canary | None:
+        """The version on trial, if there is one."""
+        found = self._pointer()["canary"]
+        return Canary(**found) if found else None
+
+    def may_try(self, version: str, share: float, *, beside: str | None) -> None:
+        """Raise UserMistake or Refused for what must not be a canary beside the version that speaks."""
+        check_share(share)
+        if version == BASE:
+            raise UserMistake("The bare base cannot be a canary: name an adapter, see understudy voices list.")
+        self.may_speak(version)
+        if version == beside:
+            raise UserMistake(f"Adapter {version!r} is the current voice already: a canary is another one.")
+
+    def try_out(self, version: str, share: float, *, now: datetime) -> None:
+        """Make `version` the canary that a restart begins with; another share of the same one begins no new trial.
+
+        Raises as `may_try`.
+        """
+        self.may_try(version, share, beside=self.current())
+        before = self.canary()
+        since = before.since if before and before.version == version else now.isoformat()
+        self._write_canary(Canary(version, share, since))
+
+    def on_trial(self, version: str = "") -> Canary:
+        """The canary. Raises UserMistake when there is none, or another than `version` where that is given."""
+        found = self.canary()
+        if found is None or version not in {"", found.version}:
+            raise UserMistake(f"Adapter {version!r} is not the canary." if version else "There is no canary.")
+        return found
+
+    def end_canary(self, version: str = "") -> Canary:
+        """Let a restart begin without the canary; returns what it was. Raises as `on_trial`."""
+        found = self.on_trial(version)
+        self._write_canary(None)
+        return found
 
     def may_speak(self, version: str) -> None:
         """Raise Refused for an adapter without a passed eval card, or one that learned what was since forgotten."""
@@ -107,9 +161,16 @@ class AdapterStore:
         path = self._root / f"{version}.tainted.json"
         return str(read_json(path)["reason"]) if path.is_file() else None
 
-    def _pointer(self) -> dict[str, str | None]:
+    def _write_canary(self, canary: Canary | None) -> None:
+        write_json(self._root / "current.json", {**self._pointer(), "canary": asdict(canary) if canary else None})
+
+    def _pointer(self) -> dict[str, Any]:
         path = self._root / "current.json"
-        if not path.is_file():
-            return {"current": None, "previous": None}
-        found = read_json(path)
-        return {"current": found["current"], "previous": found["previous"]}
+        found = read_json(path) if path.is_file() else {}
+        return {name: found.get(name) for name in ("current", "previous", "canary")}
+
+
+def check_share(share: float) -> None:
+    """Raise UserMistake for what is no share: a canary answers some conversations, never all."""
+    if not 0 < share < 1:
+        raise UserMistake(f"The share must be above 0 and below 1, for example {SHARE}; it is {share}.")

@@ -15,8 +15,8 @@ from infra.runs import Runs
 from memory.journal import Journal
 
 
-def follow_forgotten(data_folder: Path, journal: Journal, runs: Runs) -> bool:
-    """Taint adapters and remove ended runs that learned what was forgotten; returns whether the current voice did.
+def follow_forgotten(data_folder: Path, journal: Journal, runs: Runs) -> None:
+    """Taint the adapters that learned what was forgotten, and remove the ended runs that hold it.
 
     What a run under way froze is its own to remove: it begins anew when it is taken up again, and publishes nothing.
     """
@@ -27,8 +27,6 @@ def follow_forgotten(data_folder: Path, journal: Journal, runs: Runs) -> bool:
     for folder in (data_folder / "runs").glob("*/"):
         if not active(runs, folder.name) and holds_forgotten(folder, journal):
             shutil.rmtree(folder, ignore_errors=True)
-    current = store.current()
-    return current is not None and store.tainted(current) is not None
 
 
 def learned_forgotten(store: AdapterStore, version: str, journal: Journal) -> bool:

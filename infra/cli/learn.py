@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import typer
 
-from infra.adapters import AdapterStore
+from infra.adapters import AdapterStore, check_share
 from infra.cli.compose import adapter_store, now, open_journal, open_runs, persona, served_weights, settings_of, threads
 from infra.cli.console import err, out, print_json, table
 from infra.errors import UserMistake
@@ -219,16 +219,25 @@ def voices_list(home: Path | None, *, as_json: bool) -> None:
     settings = settings_of(home)
     store = adapter_store(settings)
     remote = Remote.find(settings)
-    speaking = remote.get("/admin/voices")["voice"] if remote else (store.current() or "base")
+    speaking = remote.get("/admin/voices") if remote else stored_voices(store)
     found = [
         {"version": each, "passed": passed(store, each), "tainted": store.tainted(each)} for each in store.versions()
     ]
     if as_json:
-        print_json({"voice": speaking, "previous": store.previous(), "adapters": found})
+        print_json({**{n: speaking[n] for n in ("voice", "canary")}, "previous": store.previous(), "adapters": found})
         return
-    out().print(f"Speaking: {speaking}", markup=False)
+    out().print(f"Speaking: {speaking['voice']}", markup=False)
+    if on_trial := speaking["canary"]:
+        loaded = "" if on_trial.get("speaks", True) else " (it could not be loaded and answers nobody)"
+        out().print(f"Canary: {on_trial['version']}, share {on_trial['share']:g}{loaded}", markup=False)
     rows = ((each["version"], "passed" if each["passed"] else "refused") for each in found)
     out().print(table("Adapters", ("version", "gate"), rows))
+
+
+def stored_voices(store: AdapterStore) -> dict[str, Any]:
+    """What the next start will speak with."""
+    canary = store.canary()
+    return {"voice": store.current() or "base", "canary": asdict(canary) if canary else None}
 
 
 def passed(store: AdapterStore, version: str) -> bool:
@@ -260,3 +269,23 @@ def voices_rollback(home: Path | None, *, as_json: bool) -> None:
         store.point(before)
         answer = {"voice": before or "base"}
     print_json(answer) if as_json else err().print(f"Speaking: {answer['voice']}", markup=False)
+
+
+def voices_canary(home: Path | None, version: str, *, share: float, off: bool, as_json: bool) -> None:
+    """Let a version answer a share of the conversations, or end that; as `voices_promote` with or without a twin."""
+    if off == bool(version):
+        raise UserMistake("Name the adapter that shall answer a share of the conversations, or say --off.")
+    check_share(share)
+    settings = settings_of(home)
+    remote, store = Remote.find(settings), adapter_store(settings)
+    if off:
+        answer = remote.post("/admin/voices/canary/stop") if remote else {"stopped": store.end_canary().version}
+        sentence = f"Canary {answer['stopped']} has stopped."
+    else:
+        if remote is not None:
+            answer = remote.post("/admin/voices/canary", version=version, share=share)
+        else:
+            store.try_out(version, share, now=now())
+            answer = {"canary": version, "share": share}
+        sentence = f"Canary: {version}, share {share:g}."
+    print_json(answer) if as_json else err().print(sentence, markup=False)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from infra.adapters import SHARE
 from infra.errors import UnderstudyError
 
 app = typer.Typer(
@@ -301,6 +302,20 @@ def voices_rollback(home: Home = None, as_json: Json = False) -> None:
     from infra.cli.learn import voices_rollback as run
 
     run(home, as_json=as_json)
+
+
+@voices_app.command("canary")
+def voices_canary(
+    version: Annotated[str, typer.Argument(help="The adapter to try out.")] = "",
+    share: Annotated[float, typer.Option(help="The part of the conversations that it answers.")] = SHARE,
+    off: Annotated[bool, typer.Option("--off", help="End the trial.")] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Let adapter VERSION answer a share of the conversations, the voice the rest; promoting either ends it."""
+    from infra.cli.learn import voices_canary as run
+
+    run(home, version, share=share, off=off, as_json=as_json)
 
 
 @app.command()

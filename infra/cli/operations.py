@@ -55,6 +55,15 @@ class House:
     def rollback(self) -> str:
         return str(self._twin().post("/admin/voices/rollback")["voice"])
 
+    def start_canary(self, version: str, share: float) -> None:
+        self._twin().post("/admin/voices/canary", version=version, share=share)
+
+    def stop_canary(self, version: str) -> str:
+        return str(self._twin().post("/admin/voices/canary/stop", version=version)["voice"])
+
+    def promote_canary(self, version: str) -> str:
+        return str(self._twin().post("/admin/voices/canary/promote", version=version)["voice"])
+
     def picture(self, version: str) -> bytes:
         from trainer.card import from_json
         from trainer.evalpicture import picture
@@ -75,13 +84,13 @@ class House:
 
         if self.settings.bot.api:
             return  # the machine that keeps the adapters follows by itself, see `infra/desk/server.py`
-        runs = open_runs(self.settings, self.journal)
-        if follow_forgotten(self.settings.data_folder, self.journal, runs):
-            twin = running_twin(self.settings)
-            if twin is not None:
-                twin.post("/admin/voices/promote", version=BASE)
-            else:
-                adapter_store(self.settings).point(None)
+        follow_forgotten(self.settings.data_folder, self.journal, open_runs(self.settings, self.journal))
+        store, twin = adapter_store(self.settings), running_twin(self.settings)
+        current, canary = store.current(), store.canary()
+        if current is not None and store.tainted(current):
+            twin.post("/admin/voices/promote", version=BASE) if twin is not None else store.point(None)
+        elif canary is not None and store.tainted(canary.version):
+            twin.post("/admin/voices/canary/stop", version=canary.version) if twin is not None else store.end_canary()
 
     def permission(self) -> tuple[str, str] | None:
         recorded = self.settings.permissions.discord_training

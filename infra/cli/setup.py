@@ -131,11 +131,16 @@ def check_adapter(settings: Settings) -> str:
     from infra.cli.compose import adapter_store
 
     store = adapter_store(settings)
-    current = store.current()
-    if current is None:
-        return "the base model speaks; no adapter yet"
-    store.verify(current)
-    return f"{current} is whole"
+    current, canary = store.current(), store.canary()
+    found = "the base model speaks; no adapter yet"
+    if current is not None:
+        store.verify(current)
+        found = f"{current} is whole"
+    if canary is not None:
+        store.may_try(canary.version, canary.share, beside=current)
+        store.verify(canary.version)
+        found += f"; canary {canary.version} is whole"
+    return found
 
 
 def check_creator(settings: Settings) -> str:

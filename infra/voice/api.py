@@ -6,10 +6,12 @@ Bearer tokens are asked for unless the server is bound to loopback. A client tha
 import asyncio
 import hmac
 import json
+import threading
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, Request
@@ -17,7 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.adapters import BASE, AdapterStore
+from infra.adapters import BASE, SHARE, AdapterStore
 from infra.errors import Busy, Refused, ServiceTrouble, UnderstudyError, UserMistake
 from infra.voice.chat import Finish, Piece, Sampling, Turn
 from infra.voice.client import LocalVoice
@@ -77,33 +79,79 @@ class Promotion(BaseModel):
     version: str
 
 
+class Trial(BaseModel):
+    version: str
+    share: float = SHARE
+
+
+class Ending(BaseModel):
+    """`version` guards against ending another canary than the one that was seen; empty ends whichever there is."""
+
+    version: str = ""
+
+
 @dataclass(frozen=True)
 class Voices:
     """The running voice and the store behind it: what the admin routes and start-up act on."""
 
     engine: Engine
     store: AdapterStore
+    # Engine and store change together: of two admins at once, the later one decides both.
+    _changing: threading.RLock = field(default_factory=threading.RLock)
 
     def promote(self, version: str | None) -> float:
-        """Check, load, probe, point, then make it the one a restart begins with; returns seconds.
+        """Check, load, probe, point, then make it the one a restart begins with; returns seconds. A canary ends.
 
-        Raises what the store and the engine raise; the voice before then stays, in memory and on disk.
+        Raises what the store and the engine raise; the voices before then stay, in memory and on disk.
         """
-        if version is None:
-            seconds = self.engine.promote(None, None)
-        else:
-            self.store.may_speak(version)
-            self.store.verify(version)
-            seconds = self.engine.promote(version, self.store.gguf(version))
-        self.store.point(version)
-        return seconds
+        with self._changing:
+            if version is None:
+                seconds = self.engine.promote(None, None)
+            else:
+                self.store.may_speak(version)
+                self.store.verify(version)
+                seconds = self.engine.promote(version, self.store.gguf(version))
+            self.store.point(version)
+            return seconds
 
     def rollback(self) -> float:
         """Back to the voice before."""
-        return self.promote(self.store.previous())
+        with self._changing:
+            return self.promote(self.store.previous())
+
+    def start_canary(self, version: str, share: float, *, now: datetime) -> float:
+        """Check, load and probe a second voice, let it answer its share, also after a restart; returns seconds.
+
+        Raises what the store and the engine raise; the voices before then stay, in memory and on disk.
+        """
+        with self._changing:
+            seconds = self._load_canary(version, share)
+            try:
+                self.store.try_out(version, share, now=now)
+            except UnderstudyError:
+                self.engine.stop_canary()
+                raise
+            return seconds
+
+    def stop_canary(self, version: str = "") -> str:
+        """Let the voice answer everybody again; returns the version that was on trial. Raises as `store.on_trial`."""
+        with self._changing:
+            ended = self.store.end_canary(version)
+            self.engine.stop_canary()
+            return ended.version
+
+    def promote_canary(self, version: str) -> float:
+        """As `promote`, only while `version` is the canary; else raises UserMistake."""
+        with self._changing:
+            return self.promote(self.store.on_trial(version).version)
+
+    def _load_canary(self, version: str, share: float) -> float:
+        self.store.may_try(version, share, beside=self.engine.version)
+        self.store.verify(version)
+        return self.engine.start_canary(version, self.store.gguf(version), share=share)
 
     def resume(self) -> list[str]:
-        """Speak with the stored voice after a start; falls back to the one before, then to the base.
+        """Speak with the stored voices after a start; falls back to the one before, then to the base, and no canary.
 
         Returns a sentence for each voice that could not be taken.
         """
@@ -119,10 +167,15 @@ class Voices:
                 problems.append(f"Adapter {version!r} is not used: {error}")
             else:
                 break
+        if (canary := self.store.canary()) is not None:
+            try:
+                self._load_canary(canary.version, canary.share)
+            except UnderstudyError as error:
+                problems.append(f"Canary {canary.version!r} answers nobody: {error}")
         return problems
 
     def listing(self) -> dict[str, Any]:
-        """What speaks, what spoke before, and what there is."""
+        """What speaks, what spoke before, what is on trial, and what there is."""
         versions = [
             {
                 "version": version,
@@ -132,7 +185,20 @@ class Voices:
             }
             for version in self.store.versions()
         ]
-        return {"voice": self.engine.voice, "previous": self.store.previous(), "adapters": versions}
+        return {
+            "voice": self.engine.voice,
+            "previous": self.store.previous(),
+            "canary": self._canary(),
+            "adapters": versions,
+        }
+
+    def _canary(self) -> dict[str, Any] | None:
+        """The canary, its name as a voice, and whether it speaks: after a start it may not have been loaded."""
+        found = self.store.canary()
+        if found is None:
+            return None
+        speaks = found.version == self.engine.canary
+        return {**asdict(found), "voice": f"{self.engine.base}+{found.version}", "speaks": speaks}
 
 
 def routes(voices: Voices) -> APIRouter:
@@ -176,6 +242,20 @@ def routes(voices: Voices) -> APIRouter:
     @router.post("/admin/voices/rollback")
     def rollback() -> dict[str, Any]:
         seconds = voices.rollback()
+        return {"voice": engine.voice, "seconds": round(seconds, 4)}
+
+    @router.post("/admin/voices/canary")
+    def start_canary(asked: Trial) -> dict[str, Any]:
+        seconds = voices.start_canary(asked.version, asked.share, now=datetime.now(UTC))
+        return {"voice": engine.voice, "canary": asked.version, "share": asked.share, "seconds": round(seconds, 4)}
+
+    @router.post("/admin/voices/canary/stop")
+    def stop_canary(asked: Ending) -> dict[str, Any]:
+        return {"stopped": voices.stop_canary(asked.version), "voice": engine.voice}
+
+    @router.post("/admin/voices/canary/promote")
+    def promote_canary(asked: Promotion) -> dict[str, Any]:
+        seconds = voices.promote_canary(asked.version)
         return {"voice": engine.voice, "seconds": round(seconds, 4)}
 
     return router

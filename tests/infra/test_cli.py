@@ -12,8 +12,16 @@ import httpx
 import psutil
 import pytest
 
-from infra.settings import child_environment
+from infra.adapters import GGUF, AdapterStore
+from infra.cli.compose import adapter_store, now, open_journal
+from infra.cli.learn import voices_canary
+from infra.cli.operations import House
+from infra.cli.setup import check_adapter
+from infra.errors import ServiceTrouble, UserMistake
+from infra.settings import child_environment, load_settings
+from infra.voice.weights import Weights
 from tests.infra.running import understudy
+from tests.weights import write_adapter
 
 
 def document(home: Path, *arguments: str):
@@ -84,6 +92,87 @@ def test_unknown_things_are_named(twin: Path) -> None:
     assert "No question 7" in understudy(twin, "inbox", "answer", "7", "x", code=1).stderr
     assert "no dataset 'nope'" in understudy(twin, "dataset", "show", "nope", code=1).stderr
     assert document(twin, "voices", "list")["voice"] == "base"
+
+
+def with_adapters(home: Path, weights: Weights | None = None) -> AdapterStore:
+    """Two voices that may speak, and what each learned from; they can speak where there are weights for them."""
+    store = adapter_store(load_settings(home))
+    for seed, version in enumerate(("v1", "v2")):
+        path = store.stage(version) / GGUF
+        if weights is None:
+            path.write_bytes(b"an adapter")
+        else:
+            write_adapter(weights, path, seed=seed)
+        store.publish(version, {"verdict": {"passed": True, "reasons": []}, "examples": [f"taught {version}"]})
+    return store
+
+
+def test_a_canary_begins_with_the_next_start_where_no_twin_is_running(home: Path) -> None:
+    store = with_adapters(home)
+    store.point("v1")
+
+    assert "above 0 and below 1" in understudy(home, "voices", "canary", "v2", "--share", "nan", code=1).stderr
+    assert "There is no canary" in understudy(home, "voices", "canary", "--off", code=1).stderr
+    assert document(home, "voices", "canary", "v2") == {"canary": "v2", "share": 0.1}
+    assert document(home, "voices", "list")["canary"]["version"] == "v2"
+    assert "Canary: v2, share 0.1" in understudy(home, "voices", "list").stdout
+    store.gguf("v2").write_bytes(b"damaged")
+    with pytest.raises(ServiceTrouble, match="v2.* changed"):
+        check_adapter(load_settings(home))
+    assert document(home, "voices", "canary", "--off") == {"stopped": "v2"}
+    assert (store.current(), store.canary()) == ("v1", None)
+
+
+@pytest.mark.parametrize(
+    ("version", "share", "said"),
+    [
+        ("v2", 1.0, "above 0 and below 1"),
+        ("v2", 0.0, "above 0 and below 1"),
+        ("v1", 0.1, "current voice already"),
+        ("nope", 0.1, "no adapter 'nope'"),
+        ("base", 0.1, "bare base"),
+        ("", 0.1, "or say --off"),
+    ],
+)
+def test_what_must_not_be_a_canary_is_one_sentence(home: Path, version: str, share: float, said: str) -> None:
+    store = with_adapters(home)
+    store.point("v1")
+
+    with pytest.raises(UserMistake, match=said):
+        voices_canary(home, version, share=share, off=False, as_json=False)
+
+    assert store.canary() is None
+
+
+def test_a_canary_that_learned_what_was_forgotten_speaks_no_more(home: Path) -> None:
+    settings = load_settings(home)
+    store = with_adapters(home)
+    store.point("v1")
+    store.try_out("v2", 0.1, now=now())
+
+    House(settings, open_journal(settings)).forgotten(("taught v2",), reason="somebody was forgotten")
+
+    assert (store.current(), store.canary()) == ("v1", None)
+    assert store.tainted("v2") == "somebody was forgotten"
+
+
+def test_a_canary_begins_at_once_in_a_running_twin(twin: Path, up, weights: Weights) -> None:
+    def voice_for(message: str) -> str:
+        # Somebody else than the command line asks, who may not ask much more in this minute.
+        body = {"question": "Which flour?", "conversation": "bobs", "message": message, "person": "bob"}
+        events = httpx.post(f"{up[0]}/api/ask", json=body, timeout=60).text.strip().split("\n\n")
+        return json.loads(events[-1].removeprefix("data: "))["answer"]["voice"]
+
+    store = with_adapters(twin, weights)
+    found = document(twin, "voices", "canary", "v1", "--share", "0.999")
+    assert (found["canary"], found["share"]) == ("v1", 0.999)
+
+    assert voice_for("tried") == "smollm2-135m-instruct+v1"
+    assert document(twin, "voices", "list")["canary"]["speaks"]
+
+    store.taint("v1", "somebody was forgotten")
+    assert "Canary v1 has stopped" in understudy(twin, "voices", "canary", "--off").stderr
+    assert voice_for("stopped") == "smollm2-135m-instruct"
 
 
 def test_a_question_is_answered_with_its_source(twin: Path, up) -> None:

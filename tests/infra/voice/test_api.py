@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,7 @@ from fastapi import FastAPI
 
 from infra.adapters import GGUF, AdapterStore
 from infra.voice.api import Voices, install, routes
-from infra.voice.engine import Engine
+from infra.voice.engine import Engine, lot
 from infra.voice.weights import Weights
 from tests.weights import write_adapter
 
@@ -195,6 +196,59 @@ def test_promote_and_rollback_act_at_once_and_are_remembered(http: httpx.Client,
     assert http.post("/admin/voices/promote", json={"version": "base"}).json()["voice"] == "tiny"
 
 
+def test_a_canary_answers_its_users_until_it_is_stopped(
+    http: httpx.Client, client: openai.OpenAI, store: AdapterStore
+) -> None:
+    def voice_for(user: str) -> str:
+        return client.chat.completions.create(model="tiny", messages=ASKED, max_tokens=1, user=user).model
+
+    tried = next(str(n) for n in range(100) if lot("tiny+v1", str(n)) < 0.5)
+    others = next(str(n) for n in range(100) if lot("tiny+v1", str(n)) > 0.5)
+    assert http.post("/admin/voices/canary", json={"version": "v1", "share": 0.5}).json()["canary"] == "v1"
+
+    assert [voice_for(user) for user in (tried, others, tried)] == ["tiny+v1", "tiny", "tiny+v1"]
+    listed = http.get("/admin/voices").json()
+    assert (listed["voice"], listed["canary"]["voice"], listed["canary"]["speaks"]) == ("tiny", "tiny+v1", True)
+
+    assert http.post("/admin/voices/canary/stop", json={"version": "v1"}).json() == {"stopped": "v1", "voice": "tiny"}
+    assert voice_for(tried) == "tiny"
+    assert (store.canary(), http.get("/admin/voices").json()["canary"]) == (None, None)
+
+
+def test_another_share_is_the_same_trial_and_promoting_ends_it(http: httpx.Client, store: AdapterStore) -> None:
+    http.post("/admin/voices/canary", json={"version": "v1", "share": 0.5})
+    begun = store.on_trial().since
+    http.post("/admin/voices/canary", json={"version": "v1", "share": 0.2})
+    assert (store.on_trial().share, store.on_trial().since) == (0.2, begun)
+
+    assert http.post("/admin/voices/canary/promote", json={"version": "v2"}).status_code == 400
+    assert http.post("/admin/voices/canary/promote", json={"version": "v1"}).json()["voice"] == "tiny+v1"
+    assert (store.current(), store.canary()) == ("v1", None)
+    assert "not the canary" in http.post("/admin/voices/canary/promote", json={"version": "v1"}).text
+    assert http.post("/admin/voices/promote", json={"version": "base"}).json()["voice"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "said"),
+    [
+        ({"version": "v1", "share": 0}, 400, "above 0 and below 1"),
+        ({"version": "v1", "share": 1}, 400, "above 0 and below 1"),
+        ({"version": "base"}, 400, "bare base cannot be a canary"),
+        ({"version": "nowhere"}, 400, "no adapter"),
+        ({"version": "refused"}, 403, "did not pass its gate"),
+        ({"version": "v2"}, 400, "current voice already"),
+    ],
+)
+def test_what_must_not_be_a_canary_is_refused(http: httpx.Client, asked: dict, status: int, said: str) -> None:
+    http.post("/admin/voices/promote", json={"version": "v2"})
+
+    found = http.post("/admin/voices/canary", json=asked)
+
+    assert (found.status_code, said in found.json()["error"]["message"]) == (status, True)
+    assert http.get("/admin/voices").json()["canary"] is None
+    http.post("/admin/voices/promote", json={"version": "base"})
+
+
 @pytest.mark.parametrize(("version", "status"), [("refused", 403), ("nowhere", 400)])
 def test_what_did_not_pass_or_is_not_there_cannot_speak(http: httpx.Client, version: str, status: int) -> None:
     found = http.post("/admin/voices/promote", json={"version": version})
@@ -228,3 +282,23 @@ def test_a_restart_resumes_the_stored_voice_or_falls_back(weights: Weights, stor
         assert (engine.voice, len(problems)) == (expected, int(damaged))
         engine.close()
     path.write_bytes(kept)
+
+
+def test_a_restart_resumes_the_canary_or_serves_without_it(weights: Weights, store: AdapterStore) -> None:
+    store.point(None)
+    store.try_out("v1", 0.5, now=datetime.now(UTC))
+    path: Path = store.gguf("v1")
+    kept = path.read_bytes()
+    for damaged, expected in ((False, "v1"), (True, None)):
+        path.write_bytes(b"damaged" if damaged else kept)
+        engine = Engine(weights.path, base="tiny", base_sha256=weights.sha256, streams=1, context_tokens=512)
+        voices = Voices(engine, store)
+
+        problems = voices.resume()
+
+        assert (engine.voice, engine.canary) == ("tiny", expected)
+        assert ["'v1' answers nobody" in each for each in problems] == [True] * damaged
+        assert voices.listing()["canary"]["speaks"] is not damaged
+        engine.close()
+    path.write_bytes(kept)
+    store.end_canary()
