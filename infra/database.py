@@ -151,6 +151,13 @@ def save_version(connection: Connection, component: str, version: int) -> None:
     )
 
 
+def json_text(engine: Engine, column: str, *path: str) -> str:
+    """SQL for a text inside a JSON document that is kept as text."""
+    if engine.dialect.name == "postgresql":
+        return f"CAST({column} AS json) #>> '{{{','.join(path)}}}'"
+    return f"json_extract({column}, '$.{'.'.join(path)}')"
+
+
 def serial(connection: Connection) -> str:
     """The column type of a counting primary key that never reuses a number."""
     return "BIGSERIAL PRIMARY KEY" if connection.dialect.name == "postgresql" else "INTEGER PRIMARY KEY AUTOINCREMENT"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from infra.database import connect, migrate, reading, writing
+from infra.database import connect, json_text, migrate, reading, writing
 from memory.codec import (
     answer_from,
     dumps,
@@ -78,6 +78,15 @@ class InboxItem:
     count: int
     state: Literal["open", "answered", "dismissed"]
     exchange_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How many answers a voice gave, and what the last vote of each person said of them."""
+
+    answers: int = 0
+    good: int = 0
+    bad: int = 0
 
 
 class Journal:
@@ -259,6 +268,24 @@ class Journal:
         )
         votes = [json.loads(row["payload"]) for row in rows]
         return {f"{v['person']['platform']}:{v['person']['id']}": v["value"] for v in votes}
+
+    def judged(self, *, since: datetime) -> dict[str, Judged]:
+        """What was said of the answers since `since`, by the name of the voice that gave them."""
+        voice = json_text(self._engine, "payload", "answer", "voice")
+        value, person = json_text(self._engine, "payload", "value"), json_text(self._engine, "author", "id")
+        rows = self._rows(
+            f"WITH answers AS (SELECT message_id AS id, {voice} AS voice FROM events "
+            "WHERE kind = 'answer' AND at >= :since), "
+            f"votes AS (SELECT place AS answer, {value} AS value, row_number() OVER "
+            f"(PARTITION BY place, platform, {person} ORDER BY at DESC, seq DESC) AS nth FROM events "
+            "WHERE kind = 'vote' AND at >= :since) "
+            "SELECT voice, count(DISTINCT id) AS answers, "
+            "count(CASE WHEN value = 'good' THEN 1 END) AS good, count(CASE WHEN value = 'bad' THEN 1 END) AS bad "
+            "FROM answers LEFT JOIN votes ON votes.answer = answers.id AND votes.nth = 1 "
+            "WHERE voice <> '' GROUP BY voice",
+            since=time_text(since),
+        )
+        return {row["voice"]: Judged(row["answers"], row["good"], row["bad"]) for row in rows}
 
     def exchanges(self, ids: Sequence[str] | None = None) -> Iterator[Exchange]:
         """All exchanges by time, or those of `ids` that there are. Streams: memory holds one batch."""

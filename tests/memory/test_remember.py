@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from infra.database import connect, migrate, writing
 from infra.errors import ServiceTrouble, UserMistake
 from memory.codec import dumps, encoded
-from memory.journal import Journal, Writer
+from memory.journal import Journal, Judged, Writer
 from memory.messages import Answer, Event, Exchange, Kind, Note, Person, Source
 from memory.migrations import MIGRATIONS
 from memory.remember import (
@@ -439,6 +439,21 @@ def test_an_answer_is_found_again_with_its_votes(journal: Journal) -> None:
     assert journal.answer("a") == answer
     assert journal.votes("a") == {BOB.key: "good"}
     assert journal.conversation(GROUP, 5) == [(ASKED.text, answer)]
+
+
+def test_voices_are_judged_by_the_last_vote_of_each_person(journal: Journal) -> None:
+    """Answers before the moment that is asked about do not count, nor those that no voice gave."""
+    given = [("0", "tiny", 11), ("1", "tiny", 12), ("2", "tiny", 12), ("3", "tiny+v1", 12), ("4", "", 12)]
+    for identity, voice, hour in given:
+        answer = Answer(identity, identity, "24 °C.", "answered", "fits", (), voice, "hash", {})
+        remember(journal, [answer_event(answer, ASKED, at=NOON.replace(hour=hour))], creator=CREATOR)
+    renamed = replace(BOB, name="Robert")
+    votes = [("0", BOB, "bad"), ("1", BOB, "bad"), ("1", renamed, "good"), ("1", CHARLIE, "bad"), ("3", BOB, "good")]
+    for minute, (identity, person, value) in enumerate(votes):
+        at = NOON.replace(hour=13, minute=minute)
+        remember(journal, [vote_event(identity, person, value=value, at=at)], creator=CREATOR)
+
+    assert journal.judged(since=NOON) == {"tiny": Judged(2, 1, 1), "tiny+v1": Judged(1, 1, 0)}
 
 
 def test_a_rebuild_queues_everything_again(journal: Journal) -> None:
