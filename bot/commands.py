@@ -8,12 +8,15 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from bot.community import Community
 from bot.screens import Button, Caller, Form, Screen
-from infra.errors import Refused, ServiceTrouble, UnderstudyError
+from infra.adapters import SHARE, check_share
+from infra.errors import Refused, ServiceTrouble, UnderstudyError, UserMistake
 from memory.forget import Forgotten, forget_person, forget_place, known_of
+from memory.journal import Judged
 from memory.remember import choice_event, consent_event, listening_event
 
 Options = Mapping[str, str]
@@ -199,8 +202,9 @@ def picture(community: Community, run: Mapping[str, Any]) -> tuple[str, bytes] |
 async def voices(community: Community, caller: Caller, options: Options) -> Screen:
     """Every voice, the one that speaks, and the way back."""
     found = await community.operate(community.operations.voices)
+    on_trial = (found["canary"] or {}).get("version")
     lines = [
-        f"{'▶' if adapter['speaks'] else '·'} {adapter['version']}: "
+        f"{'▶' if adapter['speaks'] else '🐤' if adapter['version'] == on_trial else '·'} {adapter['version']}: "
         + community.say("voice_passed" if (adapter["verdict"] or {}).get("passed") else "voice_refused", caller)
         for adapter in found["adapters"]
     ]
@@ -217,6 +221,75 @@ async def rollback(community: Community, caller: Caller, options: Options) -> Sc
 async def rollback_now(community: Community, caller: Caller) -> Screen:
     voice = await community.operate(community.operations.rollback)
     return community.screen("rolled_back", caller, voice=voice)
+
+
+async def canary(community: Community, caller: Caller, options: Options) -> Screen:
+    """Begin the trial of a voice, or show how the one under way goes."""
+    if version := options.get("version", "").strip():
+        try:
+            share = share_of(options.get("share", "").strip())
+            await community.operate(lambda: community.operations.start_canary(version, share))
+        except UnderstudyError as error:
+            return community.screen("canary_not", caller, reason=error)
+    found = await community.operate(community.operations.voices)
+    trial = found["canary"]
+    if trial is None:
+        return community.screen("canary_none", caller)
+    since = datetime.fromisoformat(trial["since"])
+    judged = await community.operate(lambda: community.journal.judged(since=since))
+    figures = [trial_figures(community, caller, voice, judged) for voice in (found["voice"], trial["voice"])]
+    text = community.say(
+        "canary_trial" if trial["speaks"] else "canary_silent",
+        caller,
+        canary=trial["version"],
+        share=f"{100 * trial['share']:.3g} %",
+        since=f"{since:%Y-%m-%d %H:%M} UTC",
+        figures="\n".join(figures),
+    )
+    # What is pressed later is meant for the trial that was seen.
+    labels = [(what, community.say(f"canary_{what}", caller)) for what in ("promote", "stop")]
+    return Screen(text, tuple(Button(label, f"canary:{what}:{trial['version']}") for what, label in labels))
+
+
+def share_of(words: str) -> float:
+    """A share as people type it. Raises UserMistake for what is none."""
+    try:
+        share = float(words or SHARE)
+    except ValueError as error:
+        raise UserMistake(f"{words!r} is no share: write one like {SHARE}.") from error
+    check_share(share)
+    return share
+
+
+def trial_figures(community: Community, caller: Caller, voice: str, judged: Mapping[str, Judged]) -> str:
+    """What one voice answered and how that was liked."""
+    found = judged.get(voice, Judged())
+    return community.say("canary_figures", caller, voice=voice, answers=found.answers, good=found.good, bad=found.bad)
+
+
+def canary_sure(community: Community, caller: Caller, what: str, version: str) -> Screen:
+    """Ask before the trial ends, by "promote" or "stop"."""
+    text = community.say(f"canary_{what}_sure", caller, canary=version)
+    go = Button(community.say(f"canary_{what}", caller), f"{what}:{version}")
+    return Screen(text, (go, cancel(community, caller)))
+
+
+async def promote_now(community: Community, caller: Caller, version: str) -> Screen:
+    """Let the canary answer everybody, if it still is the canary."""
+    try:
+        voice = await community.operate(lambda: community.operations.promote_canary(version))
+    except UnderstudyError as error:
+        return community.screen("canary_not", caller, reason=error)
+    return community.screen("rolled_back", caller, voice=voice)
+
+
+async def stop_now(community: Community, caller: Caller, version: str) -> Screen:
+    """Let the voice answer everybody again, if this still is the canary."""
+    try:
+        voice = await community.operate(lambda: community.operations.stop_canary(version))
+    except UnderstudyError as error:
+        return community.screen("canary_not", caller, reason=error)
+    return community.screen("canary_stopped", caller, canary=version, voice=voice)
 
 
 async def status(community: Community, caller: Caller, options: Options) -> Screen:
@@ -303,6 +376,13 @@ COMMANDS: tuple[Command, ...] = (
     Command("retrain", "help_retrain", "admin", retrain),
     Command("voices", "help_voices", "admin", voices),
     Command("rollback", "help_rollback", "admin", rollback),
+    Command(
+        "canary",
+        "help_canary",
+        "admin",
+        canary,
+        (Option("version", "option_version", required=False), Option("share", "option_share", required=False)),
+    ),
     Command("status", "help_status", "admin", status),
     Command("pause", "help_pause", "admin", pause),
     Command("resume", "help_resume", "admin", resume),

@@ -37,11 +37,23 @@ class Operations(Protocol):
         ...
 
     def voices(self) -> Mapping[str, Any]:
-        """What speaks, what spoke before, and every adapter with its verdict."""
+        """What speaks, what spoke before, what is on trial, and every adapter with its verdict."""
         ...
 
     def rollback(self) -> str:
         """Back to the voice before; returns the name of what speaks then."""
+        ...
+
+    def start_canary(self, version: str, share: float) -> None:
+        """Let a version answer a share of the conversations. Raises UserMistake for one that must not."""
+        ...
+
+    def stop_canary(self, version: str) -> str:
+        """End the trial of a version; returns the name of what speaks. Raises UserMistake when it is not on trial."""
+        ...
+
+    def promote_canary(self, version: str) -> str:
+        """Let the version on trial answer everybody; returns its name. Raises UserMistake when it is not on trial."""
         ...
 
     def picture(self, version: str) -> bytes:

@@ -128,6 +128,19 @@ async def rollback(community: Community, caller: Caller, argument: str, typed: s
     return await commands.rollback_now(community, caller)
 
 
+async def canary(community: Community, caller: Caller, argument: str, typed: str) -> Screen:
+    what, _, version = argument.partition(":")
+    return commands.canary_sure(community, caller, what, version)
+
+
+async def promote(community: Community, caller: Caller, version: str, typed: str) -> Screen:
+    return await commands.promote_now(community, caller, version)
+
+
+async def stop(community: Community, caller: Caller, version: str, typed: str) -> Screen:
+    return await commands.stop_now(community, caller, version)
+
+
 async def cancel(community: Community, caller: Caller, argument: str, typed: str) -> Screen:
     return community.screen("cancelled", caller)
 
@@ -142,6 +155,9 @@ PRESSES: dict[str, Press] = {
     "purge": purge,
     "retrain": retrain,
     "rollback": rollback,
+    "canary": canary,
+    "promote": promote,
+    "stop": stop,
     "cancel": cancel,
     "answer": cards.answer,
     "edit": cards.answer,
@@ -149,5 +165,5 @@ PRESSES: dict[str, Press] = {
     "dismiss": cards.dismiss,
     "teach": cards.teach,
 }
-FOR_ADMINS = {"purge", "retrain", "rollback"}
+FOR_ADMINS = {"purge", "retrain", "rollback", "canary", "promote", "stop"}
 FOR_CREATOR = {"answer", "edit", "use", "dismiss", "teach"}

@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 # A press is answered at once; what takes longer is shown as a message.
 TOAST_S = 4.0
 # Their button stands under a message that only asked; what they do is shown in its place.
-DIALOGS = {"forget", "purge", "retrain", "cancel", "rollback"}
+DIALOGS = {"forget", "purge", "retrain", "cancel", "rollback", "canary", "promote", "stop"}
 
 Context = ContextTypes.DEFAULT_TYPE
 

@@ -19,7 +19,7 @@ from sqlalchemy import Engine, event
 
 from bot.community import Community
 from bot.twin import Manner, Twin
-from infra.errors import Refused, ServiceTrouble
+from infra.errors import Refused, ServiceTrouble, UserMistake
 from infra.voice.chat import Finish, Piece, Sampling, Turn
 from memory.encode import Encoder
 from memory.index import Index
@@ -97,6 +97,7 @@ class Backstage:
     down: bool = False
     runs: list[dict[str, Any]] = field(default_factory=list)
     speaks: str = "tiny+20260101T000000Z-aaaaaaaa"
+    trial: dict[str, Any] | None = None
     quiet: bool = False
     followed: int = 0
 
@@ -130,7 +131,26 @@ class Backstage:
             {"version": "v1", "speaks": True, "verdict": {"passed": True}},
             {"version": "v0", "speaks": False, "verdict": {"passed": False}},
         ]
-        return {"voice": self.speaks, "previous": "v0", "adapters": adapters}
+        return {"voice": self.speaks, "previous": "v0", "canary": self.trial, "adapters": adapters}
+
+    def start_canary(self, version: str, share: float) -> None:
+        self.reach()
+        if version != "v0":
+            raise UserMistake(f"There is no adapter {version!r}; known are: v0.")
+        since = datetime.now(UTC).isoformat()
+        self.trial = {"version": version, "share": share, "since": since, "voice": f"tiny+{version}", "speaks": True}
+
+    def stop_canary(self, version: str) -> str:
+        self.reach()
+        if self.trial is None or self.trial["version"] != version:
+            raise UserMistake(f"Adapter {version!r} is not the canary.")
+        self.trial = None
+        return self.speaks
+
+    def promote_canary(self, version: str) -> str:
+        self.stop_canary(version)
+        self.speaks = f"tiny+{version}"
+        return self.speaks
 
     def rollback(self) -> str:
         self.reach()

@@ -308,6 +308,51 @@ async def test_voices_are_listed_with_the_way_back(tmp_path: Path) -> None:
         assert await at.said("rollback", who=at.ada) == "Now speaking: tiny."
 
 
+async def test_a_canary_is_begun_watched_and_promoted(tmp_path: Path) -> None:
+    async with on_discord(tmp_path) as at:
+        at.stage.operations.speaks = "tiny+test"
+        assert "/canary VERSION" in await at.said("canary", who=at.ada)
+        assert "no adapter 'v7'" in await at.said("canary", who=at.ada, version="v7")
+        assert "above 0 and below 1" in await at.said("canary", who=at.ada, version="v0", share="2")
+        assert "10 %" in await at.said("canary", who=at.ada, version="v0")
+
+        await at.asked(KNOWN)
+        await at.pressed(await at.answer(), "up")
+        trial = (await at.slash("canary", who=at.ada)).replies[0]
+        assert "tiny+test: 1 answers, 👍 1, 👎 0\ntiny+v0: 0 answers, 👍 0, 👎 0" in trial.content
+        assert "🐤 v0" in await at.said("voices", who=at.ada)
+
+        sure = (await (await at.button(trial, "canary:promote", who=at.ada)).done(20)).replies[0]
+        assert at.stage.operations.speaks == "tiny+test"
+        assert actions(sure) == ["promote", "cancel"]
+        assert await at.pressed(sure, "promote", who=at.ada) == "Now speaking: tiny+v0."
+        assert "not the canary" in await at.pressed(sure, "promote", who=at.ada)
+
+
+async def test_a_canary_is_stopped_and_an_old_button_means_the_canary_it_stood_under(tmp_path: Path) -> None:
+    async with on_discord(tmp_path) as at:
+        trial = (await at.slash("canary", who=at.ada, version="v0", share="0.25")).replies[0]
+        assert "25 %" in trial.content
+        sure = (await (await at.button(trial, "canary:stop", who=at.ada)).done(20)).replies[0]
+        assert "has ended" in await at.pressed(sure, "stop", who=at.ada)
+        assert at.stage.operations.trial is None
+
+        at.stage.operations.trial = {"version": "v9"}
+        assert "'v0' is not the canary" in await at.pressed(sure, "stop", who=at.ada)
+        assert at.stage.operations.trial == {"version": "v9"}
+
+
+async def test_a_canary_is_not_for_members(tmp_path: Path) -> None:
+    async with on_discord(tmp_path) as at:
+        at.discord.member(at.guild, at.bob, DEFAULT | Permission.MANAGE_GUILD)
+        assert await at.said("canary", version="v0") == "Only the twin's admins can do that."
+        trial = (await at.slash("canary", who=at.ada, version="v0", where=at.channel)).replies[0]
+        trial.only_for, trial.flags = None, 0
+
+        assert await at.pressed(trial, "canary:promote") == "Only the twin's admins can do that."
+        assert at.stage.operations.trial
+
+
 async def test_many_commands_at_once_are_all_acknowledged(tmp_path: Path) -> None:
     async with on_discord(tmp_path) as at:
         at.discord.limits["webhooks"] = Limit(5, 2.0)

@@ -606,6 +606,57 @@ async def test_purging_from_the_private_chat_purges_the_group_that_it_was_asked_
         assert learned(on, "rye rest") == []
 
 
+async def test_a_canary_is_begun_watched_and_promoted(tmp_path: Path) -> None:
+    async with scene(tmp_path) as on:
+        on.stage.operations.speaks = "tiny+test"
+        await on.private("/canary", user=ADA)
+        await on.reply(ADA, "/canary VERSION")
+        await on.private("/canary v7", user=ADA)
+        await on.reply(ADA, "no adapter 'v7'")
+        await on.private("/canary v0 2", user=ADA)
+        await on.reply(ADA, "above 0 and below 1")
+        await on.private("/canary v0", user=ADA)
+        await on.reply(ADA, "10 %")
+
+        await on.press(on.bob, await on.answered(on.bob, await on.private(WARM)), "up:")
+        await on.private("/canary", user=ADA)
+        trial = await on.reply(ADA, "tiny+test: 1 answers, 👍 1, 👎 0\ntiny+v0: 0 answers, 👍 0, 👎 0")
+        assert on.labels(trial) == ["Promote", "Stop"]
+
+        await on.press(ADA, trial, "canary:promote")
+        await on.telegram.until(lambda: "Sure?" in trial.text)
+        assert on.stage.operations.speaks == "tiny+test"
+        await on.press(ADA, trial, "promote:")
+        await on.telegram.until(lambda: trial.text == "Now speaking: tiny+v0.")
+        assert trial.buttons == []
+
+
+async def test_a_canary_is_stopped_and_an_old_button_means_the_canary_it_stood_under(tmp_path: Path) -> None:
+    async with scene(tmp_path) as on:
+        await on.private("/canary v0 0.25", user=ADA)
+        trial = await on.reply(ADA, "25 %")
+        await on.private("/canary", user=ADA)
+        second = await on.reply(ADA, "25 %", count=2)
+        await on.press(ADA, trial, "canary:stop")
+        await on.press(ADA, trial, "stop:")
+        await on.telegram.until(lambda: "has ended" in trial.text)
+        assert on.stage.operations.trial is None
+
+        on.stage.operations.trial = {"version": "v9"}
+        await on.press(ADA, second, "canary:stop")
+        await on.press(ADA, second, "stop:")
+        await on.telegram.until(lambda: "'v0' is not the canary" in second.text)
+        assert on.stage.operations.trial == {"version": "v9"}
+
+
+async def test_a_canary_is_not_for_members(tmp_path: Path) -> None:
+    async with scene(tmp_path) as on:
+        on.telegram.join(on.group, on.bob, "administrator")
+        await on.public("/canary v0")
+        await on.reply(on.bob, "Only the twin's admins")
+        assert on.stage.operations.trial is None
+
+
 # Training.
 
 
