@@ -38,8 +38,8 @@ from infra.voice.llama import Adapter, Context, Model, Sampler
 
 # Rows of one batch. llama.cpp computes a prompt fastest in hundreds of rows.
 BATCH = 512
-# While somebody is being answered, a step spends about this long on prompts, of all voices together, so that the gap
-# between two tokens of a running stream stays well under a quarter of a second.
+# While somebody is being answered, a step spends about this long on prompts, of all voices together and less what the
+# voices before have taken of it: so the gap between two tokens stays well under a quarter of a second.
 PROMPT_S = 0.1
 LEAST_PIECE, MOST_PIECE = 16, 256
 # The sequence that keeps the shared beginning of prompts. Streams use the numbers after it.
@@ -128,9 +128,9 @@ class Pace:
         if rows >= LEAST_PIECE:
             self._row_s += 0.3 * (seconds / rows - self._row_s)
 
-    def piece(self, voices: int) -> int:
-        """Rows of prompt beside running streams, for each of so many voices that read one."""
-        return max(LEAST_PIECE, min(MOST_PIECE, int(PROMPT_S / self._row_s / voices)))
+    def piece(self, seconds: float) -> int:
+        """Rows of prompt that take about this long beside running streams."""
+        return max(LEAST_PIECE, min(MOST_PIECE, int(seconds / self._row_s)))
 
 
 class Speaker:
@@ -429,10 +429,12 @@ class Engine:
     def _step(self) -> None:
         self._run_calls()
         self._admit()
-        for speaker in self._speakers:
+        began, speakers = time.perf_counter(), self._speakers
+        for number, speaker in enumerate(speakers):
             self._drop_cancelled(speaker)
             if speaker.running:
-                self._advance(speaker)
+                spent = time.perf_counter() - began
+                self._advance(speaker, room=self._room(speakers[number:], spent_s=spent))
         for speaker in [each for each in self._draining if not each.running]:
             # In this order: who sees that it drains no more may count on its memory being free.
             speaker.free()
@@ -467,9 +469,9 @@ class Engine:
         for stream in [each for each in speaker.running if each.cancelled]:
             speaker.end(stream)
 
-    def _advance(self, speaker: Speaker) -> None:
-        """One batch for one voice: a token of every running stream, then pieces of prompts."""
-        rows, asked = plan(speaker.running, room=self._room())
+    def _advance(self, speaker: Speaker, *, room: int) -> None:
+        """One batch for one voice: a token of every running stream, then up to `room` rows of prompts."""
+        rows, asked = plan(speaker.running, room=room)
         began = time.perf_counter()
         try:
             speaker.context.decode(rows)
@@ -490,11 +492,15 @@ class Engine:
         """Whether anybody hears words right now, of whichever voice: all of them wait for each batch."""
         return any(stream.prefilled for speaker in self._speakers for stream in speaker.running)
 
-    def _room(self) -> int:
-        """How much prompt one voice may read in its next batch."""
+    def _room(self, voices: Sequence[Speaker], *, spent_s: float) -> int:
+        """How much prompt the first of `voices` may read in its batch: all that have their turn yet share what is left.
+
+        `spent_s` is what the step has taken so far.
+        """
         if not self._speaking():
             return BATCH
-        return self._pace.piece(max(1, sum(speaker.reading for speaker in self._speakers)))
+        reading = max(1, sum(voice.reading for voice in voices))
+        return self._pace.piece((PROMPT_S - spent_s) / reading)
 
     def _say(self, speaker: Speaker, stream: Stream, token: int) -> None:
         """One new token of a stream: show what it completes, or end."""
