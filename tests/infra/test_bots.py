@@ -1,6 +1,8 @@
 """`understudy up` with both platforms as a user runs it: real processes, real libraries, the real voice and memory."""
 
 import asyncio
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -40,21 +43,33 @@ def settled(home: Path, weights: Weights, discord: FakeDiscord, telegram: FakeTe
 
 
 @asynccontextmanager
-async def running(home: Path, environment: dict[str, str], *command: str) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """A command of ours as a process, ended with SIGTERM; nothing of it is left behind."""
+async def running(
+    home: Path, environment: dict[str, str], *command: str, stop: signal.Signals = signal.SIGTERM
+) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """A command of ours as a process, ended with a signal; nothing of it is left behind.
+
+    Ctrl-C sends its signal to all processes of a terminal at once.
+    """
     log = home / "out.log"
     arguments = [sys.executable, "-m", "infra.cli.main", *command, "--home", str(home)]
     with log.open("ab") as output:
-        process = subprocess.Popen(arguments, stdout=output, stderr=output, env=environment)
+        process = subprocess.Popen(arguments, stdout=output, stderr=output, env=environment, start_new_session=True)
     try:
         yield process
         children = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(process.wait, 60) in {0, -signal.SIGTERM}, log.read_text(encoding="utf-8")
-        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+        (os.killpg if stop is signal.SIGINT else os.kill)(process.pid, stop)
+        assert await asyncio.to_thread(process.wait, 60) in {0, -stop, 128 + stop}, log.read_text(encoding="utf-8")
+        await eventually(lambda: not any(map(lives, children)), home, timeout_s=10)
     finally:
         process.kill()
         process.wait()
+
+
+def lives(child: psutil.Process) -> bool:
+    try:
+        return child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def eventually(there: Callable[[], bool], home: Path, timeout_s: float = 120) -> None:
@@ -148,3 +163,28 @@ async def test_doctor_says_what_the_platforms_allow(tmp_path: Path, weights: Wei
         assert "Message Content Intent is off" in done.stdout
         assert "Telegram does not know this token" in done.stdout
         assert "4242" not in done.stdout + done.stderr
+
+
+@pytest.mark.timeout(200)
+async def test_the_playground_answers_from_a_checkout_and_ctrl_c_ends_all_of_it(
+    tmp_path: Path, weights: Weights
+) -> None:
+    understudy(tmp_path, "init", "--yes", "--creator", "Ada")
+    lend_weights(tmp_path, weights)
+    (tmp_path / "qa.csv").write_text(QA, encoding="utf-8")
+    understudy(tmp_path, "import", str(tmp_path / "qa.csv"))
+    address = tmp_path / "data" / "playground" / "run" / "api.json"
+
+    async with running(tmp_path, child_environment(), "up", "--playground", "--port", "0", stop=signal.SIGINT):
+        await eventually(address.exists, tmp_path)
+        url = json.loads(address.read_text(encoding="utf-8"))["url"]
+        with httpx.Client(base_url=f"{url}/playground/telegram") as page:
+            await eventually(lambda: bool(page.get("view").json()["commands"]), tmp_path)
+            seen = page.get("view").json()
+            bob = next(each["id"] for each in seen["people"] if each["name"] == "Bob")
+            page.post("say", json={"person": bob, "place": seen["place"], "text": f"@twin_bot {WARM}"})
+
+            await eventually(lambda: "stand-in for Ada" in page.get("view").json()["messages"][-1]["text"], tmp_path)
+            answer = page.get("view").json()["messages"][-1]["text"]
+    assert f"1 {WARM.rstrip('?')}" in answer
+    assert not address.exists()
