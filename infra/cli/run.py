@@ -1,6 +1,7 @@
 """`up` and the parts of it: one process that answers, a worker and a scheduler beside it."""
 
 import os
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -47,6 +48,9 @@ def serve_with(
 
     if (running := Remote.find(settings)) is not None:
         raise UserMistake(f"This twin is running already, at {running.url}.")
+    # uvicorn raises a signal again when it has served; without a handler this process would be gone before its children
+    # had ended, and they would die with it in the middle of a reply.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with open_twin(settings) as here:
         supervisor.open()
         try:

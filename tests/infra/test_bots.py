@@ -23,6 +23,7 @@ from tests.fakes.discord import DEFAULT, FakeDiscord
 from tests.fakes.telegram import FakeTelegram
 from tests.infra.running import QA, lend_weights, understudy
 
+ENDS_WITH = {signal.SIGTERM: 0, signal.SIGINT: 130}
 WARM = "How warm should the dough be?"
 
 
@@ -58,7 +59,7 @@ async def running(
         yield process
         children = psutil.Process(process.pid).children(recursive=True)
         (os.killpg if stop is signal.SIGINT else os.kill)(process.pid, stop)
-        assert await asyncio.to_thread(process.wait, 60) in {0, -stop, 128 + stop}, log.read_text(encoding="utf-8")
+        assert await asyncio.to_thread(process.wait, 60) == ENDS_WITH[stop], log.read_text(encoding="utf-8")
         await eventually(lambda: not any(map(lives, children)), home, timeout_s=10)
     finally:
         process.kill()
