@@ -13,9 +13,8 @@ import psutil
 import pytest
 
 from infra.adapters import GGUF, AdapterStore
-from infra.cli.compose import adapter_store, now, open_journal
+from infra.cli.compose import adapter_store
 from infra.cli.learn import voices_canary
-from infra.cli.operations import House
 from infra.cli.setup import check_adapter
 from infra.errors import ServiceTrouble, UserMistake
 from infra.settings import child_environment, load_settings
@@ -142,18 +141,6 @@ def test_what_must_not_be_a_canary_is_one_sentence(home: Path, version: str, sha
         voices_canary(home, version, share=share, off=False, as_json=False)
 
     assert store.canary() is None
-
-
-def test_a_canary_that_learned_what_was_forgotten_speaks_no_more(home: Path) -> None:
-    settings = load_settings(home)
-    store = with_adapters(home)
-    store.point("v1")
-    store.try_out("v2", 0.1, now=now())
-
-    House(settings, open_journal(settings)).forgotten(("taught v2",), reason="somebody was forgotten")
-
-    assert (store.current(), store.canary()) == ("v1", None)
-    assert store.tainted("v2") == "somebody was forgotten"
 
 
 def test_a_canary_begins_at_once_in_a_running_twin(twin: Path, up, weights: Weights) -> None:
