@@ -39,8 +39,6 @@ KNOWN = {
 }
 TESTS = str(Path(__file__).parent)
 BOT = str(Path(__file__).parents[2] / "bot")
-# These read the journal on the loop; each is to leave this list.
-STILL_WAITING = {"twin.py", "rounds.py"}
 ENCODER: list[Encoder] = []
 PREPARED: list[tempfile.TemporaryDirectory[str]] = []
 
@@ -302,7 +300,7 @@ def caller_in_bot() -> str | None:
         folder, _, name = code.co_filename.rpartition("/")
         if folder == TESTS or code.co_name == "__init__":
             return None
-        if folder == BOT and name not in STILL_WAITING:
+        if folder == BOT:
             return f"{name}:{frame.f_lineno} {code.co_name}"
     return None
 
