@@ -43,6 +43,11 @@ def settled(home: Path, weights: Weights, discord: FakeDiscord, telegram: FakeTe
     )
 
 
+def obeying_ctrl_c() -> None:
+    """Tests that run in the background of a shell ignore Ctrl-C, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @asynccontextmanager
 async def running(
     home: Path, environment: dict[str, str], *command: str, stop: signal.Signals = signal.SIGTERM
@@ -54,7 +59,9 @@ async def running(
     log = home / "out.log"
     arguments = [sys.executable, "-m", "infra.cli.main", *command, "--home", str(home)]
     with log.open("ab") as output:
-        process = subprocess.Popen(arguments, stdout=output, stderr=output, env=environment, start_new_session=True)
+        process = subprocess.Popen(
+            arguments, stdout=output, stderr=output, env=environment, start_new_session=True, preexec_fn=obeying_ctrl_c
+        )
     try:
         yield process
         children = psutil.Process(process.pid).children(recursive=True)

@@ -258,12 +258,13 @@ def check_unmixed(heard: Crowd, adapters: list[Path], weights: Weights) -> None:
             assert worst_choice(own, prompt, said) < ROUNDING < worst_choice(other, prompt, said)
 
 
-def test_twenty_swaps_under_streams_lose_nothing_and_mix_nothing(
+def test_swaps_under_streams_lose_nothing_and_mix_nothing(
     engine: Engine, adapters: list[Path], weights: Weights
 ) -> None:
+    """Some; `understudy bench swap` does twenty under twice the load, and two hundred at rest."""
     engine.promote("a", adapters[0])
     with crowd(engine) as heard:
-        for n in range(20):
+        for n in range(8):
             engine.promote("ab"[n % 2], adapters[n % 2])
 
     check_unmixed(heard, adapters, weights)
