@@ -2,8 +2,8 @@
 
 The training kills the process that supervises it, with -9, and then hangs where it is: the kernel has to end it with
 its parent. POINT is "STAGE begins" for any stage, "STAGE ends" right before the stage's manifest or effect would be
-there, "finished" right before the run's end is written down, or "never". The gate always says yes here: what is drilled
-is dying, and the stages behind the gate are part of it.
+there, "STAGE midway" when it tells its first progress, "finished" right before the run's end is written down, or
+"never". The gate always says yes here: what is drilled is dying, and the stages behind the gate are part of it.
 """
 
 import os
@@ -26,7 +26,9 @@ from trainer.train import main
 
 MANIFESTS = ("harvest", "dataset", "lora", "gguf", "evals")
 POINTS = (
-    *(f"{stage} {edge}" for stage in MANIFESTS for edge in ("begins", "ends")),
+    *("harvest begins", "harvest ends", "dataset begins", "dataset ends"),
+    # The two that take minutes die on the way: doing all of their work twice would drill nothing more.
+    *("lora begins", "lora midway", "gguf begins", "gguf ends", "evals begins", "evals midway"),
     "gate begins",
     "publish begins",
     "publish ends",
@@ -60,6 +62,8 @@ def arm(point: str) -> None:
     stage, _, edge = point.partition(" ")
     if edge == "begins":
         before(Runs, "report", applies=lambda runs, run, now, **_: now == stage)
+    elif edge == "midway":
+        before(Runs, "report", applies=lambda runs, run, now, progress: now == stage and progress["done"] > 0)
     elif stage in MANIFESTS:
         for module in (trainer.cycle, trainer.dataset, trainer.lora, trainer.evals):
             if hasattr(module, "finish_folder"):
