@@ -255,6 +255,7 @@ def under_load(engine: Engine, swaps: Sequence[Path], *, say: Callable[[str], No
         thread.start()
     time.sleep(2)
     gaps.clear()
+    stolen = stolen_s()
     for number, path in enumerate(swaps):
         engine.promote("ab"[number % 2], path)
         time.sleep(0.5)
@@ -268,7 +269,13 @@ def under_load(engine: Engine, swaps: Sequence[Path], *, say: Callable[[str], No
         "gap p50 ms": round(statistics.median(gaps) * 1000, 1),
         "gap p99 ms": round(statistics.quantiles(gaps, n=100)[-1] * 1000, 1),
         "gap max ms": round(max(gaps) * 1000, 1),
+        "stolen s": round(stolen_s() - stolen, 2),
     }
+
+
+def stolen_s() -> float:
+    """Seconds that this virtual machine's cores were taken away for other machines; each is a pause for all streams."""
+    return float(getattr(psutil.cpu_times(), "steal", 0.0))
 
 
 def random_adapter(weights: Weights, path: Path, seed: int) -> Path:

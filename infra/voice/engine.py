@@ -4,13 +4,14 @@ Every step of the thread computes one batch for each voice in use: the next toke
 of the prompts that wait, bounded so that no running stream stalls behind a long prompt (continuous batching with
 chunked prefill). The beginning that prompts share, the persona, is computed once and shared between sequences.
 
-A swap loads the adapter between two steps (milliseconds), prepares and probes a second context beside the running one,
-and then points new requests at it; running streams finish where they began, and the old context is freed after the
-last of them. KV memory belongs to a context, so no answer can read what another voice computed.
+A swap loads the adapter between two steps (milliseconds), makes a second context beside the running one, lets it say a
+few words to itself between more steps, and then points new requests at it; running streams finish where they began, and
+the old context is freed after the last of them. KV memory belongs to a context, so no answer can read what another
+voice computed.
 
 A canary is a second voice that answers a share of the conversations beside the current one, with a context of its own.
 
-Only the engine's thread touches a context that serves; a context being prepared belongs to the thread that prepares it.
+Only the engine's thread computes; another one only allocates the memory of the next context.
 """
 
 import codecs
@@ -27,6 +28,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +40,22 @@ from infra.voice.llama import Adapter, Context, Model, Sampler
 
 # Rows of one batch. llama.cpp computes a prompt fastest in hundreds of rows.
 BATCH = 512
-# While somebody is being answered, a step spends about this long on prompts, of all voices together and less what the
-# voices before have taken of it: so the gap between two tokens stays well under a quarter of a second.
+# While somebody is being answered, a step reads prompts for about this long, less what the voices before have taken of
+# it, and for one voice only: so the gap between two tokens stays well under a quarter of a second.
 PROMPT_S = 0.1
 LEAST_PIECE, MOST_PIECE = 16, 256
-# The sequence that keeps the shared beginning of prompts. Streams use the numbers after it.
-SHARED = 0
 # Sharing less than this costs more bookkeeping than it saves.
 LEAST_SHARED = 16
 
 PROBE = (Turn("user", "Say hello."),)
+PROBE_TOKENS = 8
+# A swap waits about as long for the answers that the swap before it has left to the voice before: every voice loaded
+# costs memory, and each step computes all of them.
+DRAINED_S = 20.0
 
 Emit = Callable[[Piece | UnderstudyError], None]
+# Token, position, sequence, and whether its logits are wanted.
+Row = tuple[int, int, int, bool]
 
 
 @dataclass
@@ -141,8 +147,10 @@ class Speaker:
     ) -> None:
         self.name, self.version, self.context, self.adapter = name, version, context, adapter
         self.running: list[Stream] = []
-        self._free = list(range(SHARED + 1, SHARED + 1 + streams))
+        self._free = list(range(streams))
+        # The beginning that the last prompts had in common, and what was computed of it.
         self._shared: list[int] = []
+        self._computed = np.empty(0, dtype=np.uint8)
         self._last: list[int] = []
 
     @property
@@ -162,7 +170,8 @@ class Speaker:
         stream.started = time.perf_counter()
         common = common_prefix(self._shared, stream.prompt[:-1])
         if common >= LEAST_SHARED:
-            self.context.share(SHARED, stream.sequence, tokens=common)
+            self.context.restore(stream.sequence, self._computed)
+            self.context.forget(stream.sequence, after=common)
             stream.computed = stream.cached = common
         self.running.append(stream)
 
@@ -171,9 +180,10 @@ class Speaker:
         common = common_prefix(self._last, stream.prompt[:-1])
         self._last = stream.prompt
         if common >= LEAST_SHARED and common != len(self._shared):
-            self.context.forget(SHARED)
-            self.context.share(stream.sequence, SHARED, tokens=common)
-            self._shared = stream.prompt[:common]
+            whole = self.context.saved(stream.sequence)
+            self.context.forget(stream.sequence, after=common)
+            self._computed, self._shared = self.context.saved(stream.sequence), stream.prompt[:common]
+            self.context.restore(stream.sequence, whole)
 
     def end(self, stream: Stream) -> None:
         """Take the sequence back."""
@@ -230,7 +240,8 @@ class Engine:
         self._pace = Pace()
         # Tokenising reads the model from callers' threads: it may not be freed meanwhile.
         self._freeing = threading.Lock()
-        self._closed = False
+        self._closing = self._closed = False
+        self._turn = 0
         self._thread = threading.Thread(target=self._serve, name="voice", daemon=True)
         self._thread.start()
 
@@ -322,7 +333,9 @@ class Engine:
 
     def close(self) -> None:
         """End every stream with an error, stop the thread and free the weights."""
-        with self._wake:
+        self._closing = True
+        # A context that is being made reads the weights.
+        with self._swapping, self._wake:
             self._closed = True
             self._wake.notify()
         self._thread.join()
@@ -347,29 +360,34 @@ class Engine:
         loaded = self._call(lambda: Adapter(self._model, adapter)) if adapter is not None else None
         try:
             self._check_base(loaded, adapter)
+            self._wait_for_drained()
             with ThreadPoolExecutor(1, initializer=give_way) as background:
-                return background.submit(self._probed, version, loaded).result()
+                speaker = background.submit(self._speaker, version, loaded).result()
         except UnderstudyError:
             if loaded is not None:
                 self._call(loaded.free)
             raise
-
-    def _probed(self, version: str | None, adapter: Adapter | None) -> Speaker:
-        """A new voice that has said a few words to itself. Raises ServiceTrouble, and leaves only the adapter."""
-        speaker = self._speaker(version, adapter)
         try:
-            probe(speaker.context)
+            probe(speaker.context, self._call)
         except UnderstudyError:
-            speaker.context.free()
+            self._call(speaker.free)
             raise
         return speaker
+
+    def _wait_for_drained(self) -> None:
+        """Let the swap before this one come to its end. Raises ServiceTrouble when the engine closes meanwhile."""
+        deadline = time.monotonic() + DRAINED_S
+        while self._draining and time.monotonic() < deadline:
+            if self._closing:
+                raise ServiceTrouble("The voice is shutting down.")
+            time.sleep(0.01)
 
     def _speaker(self, version: str | None, adapter: Adapter | None) -> Speaker:
         """A context of its own for one voice."""
         context = Context(
             self._model,
             tokens=self._context_tokens,
-            sequences=self._streams + 1,
+            sequences=self._streams,
             batch=BATCH,
             threads=self._threads,
             adapter=adapter,
@@ -407,8 +425,10 @@ class Engine:
     def _call(self, work: Callable[[], Any]) -> Any:
         """Run `work` in the engine's thread between two steps."""
         done: Future[Any] = Future()
-        self._calls.put((work, done))
         with self._wake:
+            if self._closed:
+                raise ServiceTrouble("The voice is shutting down.")
+            self._calls.put((work, done))
             self._wake.notify()
         return done.result()
 
@@ -429,19 +449,22 @@ class Engine:
     def _step(self) -> None:
         self._run_calls()
         self._admit()
-        began, speakers = time.perf_counter(), self._speakers
-        for number, speaker in enumerate(speakers):
+        reader = self._next_reader()
+        began = time.perf_counter()
+        # Who reads comes last, with what time is left.
+        for speaker in sorted(self._speakers, key=lambda each: each is reader):
             self._drop_cancelled(speaker)
             if speaker.running:
-                spent = time.perf_counter() - began
-                self._advance(speaker, room=self._room(speakers[number:], spent_s=spent))
+                left = PROMPT_S - (time.perf_counter() - began)
+                self._advance(speaker, room=self._room(left) if speaker is reader else 0)
         for speaker in [each for each in self._draining if not each.running]:
             # In this order: who sees that it drains no more may count on its memory being free.
             speaker.free()
             self._draining.remove(speaker)
 
     def _run_calls(self) -> None:
-        while not self._calls.empty():
+        """Do what other threads asked for until now; what they ask for next waits for the next step."""
+        for _ in range(self._calls.qsize()):
             work, done = self._calls.get()
             try:
                 done.set_result(work())
@@ -472,6 +495,8 @@ class Engine:
     def _advance(self, speaker: Speaker, *, room: int) -> None:
         """One batch for one voice: a token of every running stream, then up to `room` rows of prompts."""
         rows, asked = plan(speaker.running, room=room)
+        if not rows:
+            return
         began = time.perf_counter()
         try:
             speaker.context.decode(rows)
@@ -492,15 +517,15 @@ class Engine:
         """Whether anybody hears words right now, of whichever voice: all of them wait for each batch."""
         return any(stream.prefilled for speaker in self._speakers for stream in speaker.running)
 
-    def _room(self, voices: Sequence[Speaker], *, spent_s: float) -> int:
-        """How much prompt the first of `voices` may read in its batch: all that have their turn yet share what is left.
+    def _next_reader(self) -> Speaker | None:
+        """The voice whose prompts are read in this step; those that have any take turns."""
+        reading = [speaker for speaker in self._speakers if speaker.reading]
+        self._turn += 1
+        return reading[self._turn % len(reading)] if reading else None
 
-        `spent_s` is what the step has taken so far.
-        """
-        if not self._speaking():
-            return BATCH
-        reading = max(1, sum(voice.reading for voice in voices))
-        return self._pace.piece((PROMPT_S - spent_s) / reading)
+    def _room(self, seconds: float) -> int:
+        """How many rows of prompts may be read in a step that has so much time left for it."""
+        return self._pace.piece(seconds) if self._speaking() else BATCH
 
     def _say(self, speaker: Speaker, stream: Stream, token: int) -> None:
         """One new token of a stream: show what it completes, or end."""
@@ -548,14 +573,14 @@ class Engine:
             self._model.free()
 
 
-def plan(running: Sequence[Stream], *, room: int) -> tuple[list[tuple[int, int, int, bool]], list[tuple[Stream, int]]]:
+def plan(running: Sequence[Stream], *, room: int) -> tuple[list[Row], list[tuple[Stream, int]]]:
     """The rows of one batch and which stream asked for the logits of which row.
 
     Streams that speak come first, in the order of their sequences: with memory of its own for each, llama.cpp computes
     only rows together whose sequences count up by one, and the rest one by one, at twice the time for eight. Then comes
     as much of the oldest prompts as there is `room` for, in rows.
     """
-    rows: list[tuple[int, int, int, bool]] = []
+    rows: list[Row] = []
     asked: list[tuple[Stream, int]] = []
     for stream in sorted(running, key=lambda each: each.sequence):
         if stream.prefilled:
@@ -585,7 +610,8 @@ def lot(voice: str, conversation: str) -> float:
 def give_way() -> None:
     """Let this thread, and those that it starts, run only when the threads that speak have nothing to do."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        # The lowest niceness is not enough: those who speak sleep at each barrier, and find the core taken after it.
+        os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
@@ -596,24 +622,33 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     return min(len(left), len(right))
 
 
-def probe(context: Context) -> None:
+def pieces_of(rows: Sequence[Row]) -> list[Sequence[Row]]:
+    """Rows in batches so small that nobody who is being answered notices one."""
+    return [rows[start : start + LEAST_PIECE] for start in range(0, len(rows), LEAST_PIECE)]
+
+
+def probe(context: Context, between_steps: Callable[[Callable[[], None]], None]) -> None:
     """Let a new context say a few words before anybody hears it; leaves its memory empty.
 
-    Raises ServiceTrouble when its numbers are not finite or it has nothing to say.
+    Computes one small batch at a time, each `between_steps` of those who are being answered. Raises ServiceTrouble when
+    its numbers are not finite or it has nothing to say.
     """
     model = context.model
     tokens = model.turn_tokens(PROBE)
-    context.decode([(token, n, SHARED, n == len(tokens) - 1) for n, token in enumerate(tokens)])
+    *pieces, rows = pieces_of([(token, n, 0, n == len(tokens) - 1) for n, token in enumerate(tokens)])
+    for piece in pieces:
+        between_steps(partial(context.decode, piece))
     said = b""
-    for position in range(len(tokens), len(tokens) + 8):
-        logits = context.logits(len(tokens) - 1 if position == len(tokens) else 0)
+    for _ in range(PROBE_TOKENS):
+        between_steps(partial(context.decode, rows))
+        logits = context.logits(len(rows) - 1)
         if not np.isfinite(logits).all():
             raise ServiceTrouble("The new voice fails its probe: its numbers are not finite.", permanent=True)
         token = int(logits.argmax())
         if model.ends(token):
             break
         said += model.piece(token)
-        context.decode([(token, position, SHARED, True)])
-    context.forget(SHARED)
+        rows = [(token, rows[-1][1] + 1, 0, True)]
+    context.forget(0)
     if not said.strip():
         raise ServiceTrouble("The new voice fails its probe: it has nothing to say.", permanent=True)

@@ -183,11 +183,19 @@ class Context:
         found = self._lib.llama_get_logits_ith(self.pointer, row)
         return np.ctypeslib.as_array(found, shape=(self.model.vocabulary,)).copy()
 
-    def share(self, source: int, target: int, *, tokens: int) -> None:
-        """Let the empty sequence `target` begin with the first `tokens` of `source`, computed once."""
-        # Between stretches of memory llama.cpp copies whole sequences only; what is too much is dropped after.
-        self._lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
-        self.forget(target, after=tokens)
+    def saved(self, sequence: int) -> np.ndarray:
+        """What is computed of a sequence, as bytes for `restore`: a copy of its own, the size of its cells."""
+        size = self._lib.llama_state_seq_get_size(self.pointer, sequence)
+        found = np.empty(size, dtype=np.uint8)
+        written = self._lib.llama_state_seq_get_data(self.pointer, bytes_at(found), size, sequence)
+        assert written == size, f"{written} of {size} bytes were saved"
+        return found
+
+    def restore(self, sequence: int, saved: np.ndarray) -> None:
+        """Let a sequence go on from what `saved` of this context holds. Raises ServiceTrouble when it has no room."""
+        # `llama_memory_seq_cp` between sequences copies all the memory that a sequence may ever use, not what it uses.
+        if not self._lib.llama_state_seq_set_data(self.pointer, bytes_at(saved), saved.size, sequence):
+            raise ServiceTrouble("llama.cpp could not copy what is computed already.")
 
     def forget(self, sequence: int, *, after: int = 0) -> None:
         """Free a sequence's cells from position `after` on."""
@@ -242,6 +250,11 @@ def quantise(source: Path, target: Path, form: Format, *, threads: int) -> None:
     params.allow_requantize = True
     if bindings.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)) != 0:
         raise ServiceTrouble(f"llama.cpp could not write {str(source)!r} as {form}: is the disk full?")
+
+
+def bytes_at(buffer: np.ndarray) -> Any:
+    """An array's memory as C's pointer to bytes."""
+    return buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def read_text(read: Any) -> str:

@@ -1,10 +1,13 @@
 """The engine: many chats at once, swaps that nobody notices, and sentences when something is wrong."""
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,6 +221,14 @@ class Crowd:
 
     says: set[tuple[str, tuple[int, ...]]] = field(default_factory=set)
     failures: list[ServiceTrouble] = field(default_factory=list)
+    answers: Counter[str] = field(default_factory=Counter)
+
+    def wait_for(self, voice: str) -> None:
+        """Until one more answer of this voice has ended: however fast the machine, every swap finds people talking."""
+        before, deadline = self.answers[voice], time.monotonic() + 60
+        while self.answers[voice] == before and not self.failures:
+            assert time.monotonic() < deadline, f"nobody was answered by {voice!r}"
+            time.sleep(0.005)
 
 
 BREAD = [Turn("user", "Say something about bread.")]
@@ -237,6 +248,7 @@ def crowd(engine: Engine) -> Iterator[Crowd]:
                 heard.failures.append(piece)
             else:
                 heard.says.add((piece.finish.voice, tuple(stream.said)))
+                heard.answers[piece.finish.voice] += 1
 
     chats = [threading.Thread(target=chat) for _ in range(4)]
     for thread in chats:
@@ -264,8 +276,10 @@ def test_swaps_under_streams_lose_nothing_and_mix_nothing(
     """Some; `understudy bench swap` does twenty under twice the load, and two hundred at rest."""
     engine.promote("a", adapters[0])
     with crowd(engine) as heard:
-        for n in range(8):
+        for n in range(6):
             engine.promote("ab"[n % 2], adapters[n % 2])
+            assert engine.load["voices_loaded"] <= 2, "one that finishes and one that begins"
+            heard.wait_for(engine.voice)
 
     check_unmixed(heard, adapters, weights)
     assert engine.load["voices_loaded"] == 1
@@ -284,6 +298,7 @@ def test_canaries_under_streams_lose_nothing_and_mix_nothing(
             engine.start_canary("ab"[current], adapters[current], share=0.5)
             engine.start_canary("ab"[other], adapters[other], share=0.5)
             engine.promote("ab"[other], adapters[other])
+            heard.wait_for(engine.voice)
 
     check_unmixed(heard, adapters, weights)
     assert (engine.voice, engine.canary, engine.load["voices_loaded"]) == ("tiny+a", None, 1)
@@ -378,6 +393,27 @@ def test_memory_is_flat_over_many_swaps(engine: Engine, adapters: list[Path]) ->
     before = swap(6)
 
     assert swap(30) - before < 40_000_000
+
+
+def swap_twice(engine: Engine, adapters: list[Path]) -> None:
+    for name, adapter in zip("ab", adapters, strict=True):
+        engine.promote(name, adapter)
+
+
+def test_closing_amid_a_swap_ends_it_one_way_or_the_other(weights: Weights, adapters: list[Path]) -> None:
+    """What swaps reads the weights, so they are freed after it."""
+    for patience in (0.0, 0.05, 0.2):
+        engine = Engine(weights.path, base="tiny", base_sha256=weights.sha256, streams=2, context_tokens=512)
+        for _ in range(2):  # the first answers hold the second swap up
+            engine.submit(ASKED, Sampling(temperature=1.5, max_tokens=400), lambda piece: None)
+        with ThreadPoolExecutor(1) as pool:
+            swapping = pool.submit(swap_twice, engine, adapters)
+            time.sleep(patience)
+            engine.close()
+            with contextlib.suppress(ServiceTrouble):
+                swapping.result(30)
+        with pytest.raises(ServiceTrouble, match="shutting down"):
+            engine.promote("a", adapters[0])
 
 
 def test_a_closed_engine_ends_its_streams_with_a_reason(weights: Weights) -> None:
