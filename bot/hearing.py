@@ -59,16 +59,17 @@ async def answers_card(community: Community, message: Message, caller: Caller) -
     """The creator's reply to a card of the inbox answers its question; None when it is no such reply."""
     if not community.is_creator(caller) or not message.reply_to:
         return None
-    known = await asyncio.to_thread(community.members.cards, message.place.platform)
+    platform = message.place.platform
+    shown = await asyncio.to_thread(community.members.cards_shown_as, platform, message.reply_to)
     # A chat numbers its messages over all of its threads, and a reply may stand in another one than its card.
-    chat = Place(message.place.platform, message.place.id).key
-    for card in known.values():
-        if card.message_id == message.reply_to and f"{card.place}:".startswith(f"{chat}:"):
-            try:
-                return await cards.answer(community, caller, str(card.number), message.text)
-            except UserMistake:
-                return community.screen("gone", caller)
-    return None
+    chat = Place(platform, message.place.id).key
+    card = next((each for each in shown if f"{each.place}:".startswith(f"{chat}:")), None)
+    if card is None:
+        return None
+    try:
+        return await cards.answer(community, caller, str(card.number), message.text)
+    except UserMistake:
+        return community.screen("gone", caller)
 
 
 def may_hear(community: Community, message: Message) -> bool:

@@ -79,10 +79,14 @@ class Members:
         )
         return [(place_from(json.loads(row["payload"])), row["space"]) for row in rows]
 
-    def cards(self, platform: str) -> dict[int, Card]:
-        """The cards of a platform by the number of their question."""
-        rows = self._rows("SELECT number, place, message_id FROM cards WHERE platform = :platform", platform=platform)
-        return {row["number"]: Card(**row) for row in rows}
+    def cards_shown_as(self, platform: str, message_id: str) -> list[Card]:
+        """The cards that messages of this number show; on platforms that number by chat there may be several."""
+        rows = self._rows(
+            "SELECT number, place, message_id FROM cards WHERE platform = :platform AND message_id = :message",
+            platform=platform,
+            message=message_id,
+        )
+        return [Card(**row) for row in rows]
 
     def due_cards(self, platform: str) -> list[tuple[InboxItem, Card | None]]:
         """Questions whose card on a platform is missing or shows what holds no more, oldest first."""

@@ -134,8 +134,8 @@ class Scene:
     async def card(self, containing: str = UNKNOWN, *, chat: int = ADA) -> FakeMessage:
         """The card of a question, by default in Ada's private chat, known to the twin as such."""
         card = await self.reply(chat, containing)
-        shown = self.stage.community.members.cards
-        await self.telegram.until(lambda: str(card.id) in {each.message_id for each in shown("telegram").values()})
+        known = self.stage.community.members.cards_shown_as
+        await self.telegram.until(lambda: bool(known("telegram", str(card.id))))
         return card
 
     def inbox(self, state: str = "open") -> list[InboxItem]:
