@@ -13,6 +13,8 @@ from memory.messages import Answer, Message, Source
 
 # An answer that could not be shown is tried again at the next start; after a day nobody waits for it.
 STALE = timedelta(days=1)
+# While the kill switch is thrown they wait; so often it is looked whether it still is.
+SILENT_S = 2.0
 
 Draw = Callable[[Answer], Screen]
 MakeOutlet = Callable[[Message, Draw], Outlet[Part]]
@@ -37,7 +39,9 @@ async def ask(
 
 
 async def catch_up(community: Community, platform: str, make: MakeOutlet[Part]) -> None:
-    """Show the answers that an earlier process wrote down and did not live to send."""
+    """Show the answers that an earlier process wrote down and did not live to send, once the twin may speak."""
+    while await community.silenced():
+        await asyncio.sleep(SILENT_S)
     left = await asyncio.to_thread(community.journal.unshown, platform, since=community.clock() - STALE)
     for message, answer in left:
         draw = drawing(community, language_of(message.text, community.persona.language), met=True)

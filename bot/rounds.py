@@ -99,7 +99,9 @@ async def drafted(community: Community, platform: str, item: InboxItem) -> str:
 
 
 async def tell_members(community: Community, platform: Platform) -> None:
-    """Tell everybody whose question was answered after all."""
+    """Tell everybody whose question was answered after all; nobody while the kill switch is thrown."""
+    if await community.silenced():
+        return
     for notice in await asyncio.to_thread(community.members.notices, platform.name):
         await tell(community, platform, notice)
         await community.remember(notice_event(notice.question_id, platform.name, at=community.clock()))

@@ -75,6 +75,18 @@ async def test_a_thumb_under_an_answer_is_a_vote(tmp_path: Path) -> None:
         await at.discord.until(lambda: at.stage.journal.votes(identity) == {f"discord:{at.bob}": "bad"})
 
 
+async def test_who_asked_is_told_when_the_twin_may_speak_again(tmp_path: Path) -> None:
+    async with on_discord(tmp_path) as at:
+        await passed_on(at)
+        at.stage.operations.silence(on=True)
+        await answered(at)
+        await at.card("Answered.")
+        assert not [each for each in at.discord.said_by_bot(at.channel) if ANSWER in each.content]
+
+        at.stage.operations.silence(on=False)
+        await at.answer(containing=ANSWER)
+
+
 async def test_a_button_in_a_private_chat_is_answered_there(tmp_path: Path) -> None:
     async with on_discord(tmp_path) as at:
         await at.discord.dm(at.bob, KNOWN)

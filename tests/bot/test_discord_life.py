@@ -164,8 +164,12 @@ async def test_an_answer_that_was_written_and_not_sent_is_sent_once(tmp_path: Pa
         await at.platform._running.cancel()
         await at.stop()
         at.discord.server.failures.clear()
+        at.stage.operations.silence(on=True)
         await at.start()
+        await at.settled()
+        assert not at.discord.said_by_bot()
 
+        at.stage.operations.silence(on=False)
         assert (await at.answer()).reply_to == asked
         await at.settled()
         assert len(at.discord.said_by_bot(at.channel)) == 1

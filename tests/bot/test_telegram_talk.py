@@ -108,6 +108,18 @@ async def test_a_question_passed_on_is_answered_by_reply_and_bob_is_told_where_h
         assert card.buttons == []
 
 
+async def test_who_asked_is_told_when_the_twin_may_speak_again(tmp_path: Path) -> None:
+    async with scene(tmp_path) as on:
+        card = await passed_on(on, chat=on.group)
+        on.stage.operations.silence(on=True)
+        await on.private(ANSWER, user=ADA, reply_to=card.id)
+        await on.telegram.until(lambda: "Answered." in card.text)
+        assert not [each for each in on.said(on.group) if ANSWER in each.text]
+
+        on.stage.operations.silence(on=False)
+        assert await on.reply(on.group, ANSWER)
+
+
 async def test_the_answer_is_known_from_then_on(tmp_path: Path) -> None:
     async with scene(tmp_path) as on:
         card = await passed_on(on)
