@@ -29,6 +29,8 @@ from memory.vectors import Scope
 HISTORY_EXCHANGES = 2
 # A voice that says nothing for this long has stalled: what there is of the answer is sent as it is.
 STALL_S = 45.0
+# Of so many people and places it is noted when they asked last, before those who were long silent are dropped.
+MOST_RATED = 4096
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,8 @@ class Twin:
     def _rate(self, key: str) -> int:
         """How often this person asked, or was asked in this place, in the last minute; counts this time too."""
         now = time.monotonic()
+        if len(self._asked) > MOST_RATED:
+            self._asked = {each: times for each, times in self._asked.items() if now - times[-1] <= 60}
         times = self._asked.setdefault(key, deque(maxlen=64))
         while times and now - times[0] > 60:
             times.popleft()
