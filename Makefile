@@ -12,6 +12,8 @@ NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
 ifeq ($(shell echo | $(CC) $(NO_AMX) -E - >/dev/null 2>&1 && echo known),known)
 LLAMA_FLAGS := -DCMAKE_C_FLAGS='$(NO_AMX)' -DCMAKE_CXX_FLAGS='$(NO_AMX)'
 endif
+# Of llama.cpp only what computes text: no pictures, no programs.
+LLAMA_FLAGS += -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/infra/voice/llama.cmake'
 
 .PHONY: demo test lint bench clean llama-flags
 
