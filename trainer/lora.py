@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -407,9 +408,10 @@ def load_base(base_gguf: Path, trainable: str = "") -> Any:
     try:
         if name:
             return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-        model = AutoModelForCausalLM.from_pretrained(
-            str(base_gguf.parent), gguf_file=base_gguf.name, dtype=torch.float32
-        )
+        with reading_once():
+            model = AutoModelForCausalLM.from_pretrained(
+                str(base_gguf.parent), gguf_file=base_gguf.name, dtype=torch.float32
+            )
     except (OSError, ValueError) as error:
         raise UserMistake(f"Cannot load {name or str(base_gguf)!r} for training: {error}.") from error
     # The weights are plain floats now; what still calls them quantised would refuse to train and to save them.
@@ -419,6 +421,24 @@ def load_base(base_gguf: Path, trainable: str = "") -> Any:
         if hasattr(model, mark):
             delattr(model, mark)
     return model
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """While transformers loads a GGUF: it reads the vocabulary twice and maps all names anew for every module.
+
+    Reading once and mapping once takes 8 s instead of 24 for the packaged base on two cores.
+    """
+    import gguf
+
+    slow = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    for name, function in slow.items():
+        setattr(gguf, name, cache(function))
+    try:
+        yield
+    finally:
+        for name, function in slow.items():
+            setattr(gguf, name, function)
 
 
 def lora_config(budget: TrainingBudget) -> Any:
