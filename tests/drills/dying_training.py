@@ -2,8 +2,9 @@
 
 The training kills the process that supervises it, with -9, and then hangs where it is: the kernel has to end it with
 its parent. POINT is "STAGE begins" for any stage, "STAGE ends" right before the stage's manifest or effect would be
-there, "STAGE midway" when it tells its first progress, "finished" right before the run's end is written down, or
-"never". The gate always says yes here: what is drilled is dying, and the stages behind the gate are part of it.
+there, "STAGE midway" when it tells its first progress or, of gguf, when the file is there and its proof is not,
+"finished" right before the run's end is written down, or "never". The gate always says yes here: what is drilled is
+dying, and the stages behind the gate are part of it.
 """
 
 import os
@@ -18,6 +19,7 @@ import trainer.cycle
 import trainer.dataset
 import trainer.evals
 import trainer.lora
+import trainer.parity
 import trainer.swap
 from infra.adapters import AdapterStore
 from infra.runs import Run, Runs
@@ -27,8 +29,8 @@ from trainer.train import main
 MANIFESTS = ("harvest", "dataset", "lora", "gguf", "evals")
 POINTS = (
     *("harvest begins", "harvest ends", "dataset begins", "dataset ends"),
-    # The two that take minutes die on the way: doing all of their work twice would drill nothing more.
-    *("lora begins", "lora midway", "gguf begins", "gguf ends", "evals begins", "evals midway"),
+    # Those that take long die on the way: doing all of their work twice would drill nothing more.
+    *("lora begins", "lora midway", "gguf begins", "gguf midway", "evals begins", "evals midway"),
     "gate begins",
     "publish begins",
     "publish ends",
@@ -62,6 +64,8 @@ def arm(point: str) -> None:
     stage, _, edge = point.partition(" ")
     if edge == "begins":
         before(Runs, "report", applies=lambda runs, run, now, **_: now == stage)
+    elif point == "gguf midway":
+        before(trainer.parity, "probe", applies=lambda *_: True)
     elif edge == "midway":
         before(Runs, "report", applies=lambda runs, run, now, progress: now == stage and progress["done"] > 0)
     elif stage in MANIFESTS:
