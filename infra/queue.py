@@ -10,7 +10,7 @@ from celery import Celery
 
 # How often the folder is looked at, in seconds; Redis pushes.
 POLLING_S = 0.5
-RECONCILE_S = 60.0
+RECONCILE_S = 30.0
 
 
 def make_app(broker: str, folder: Path, *, weekly: dict[str, Any] | None = None) -> Celery:
@@ -42,7 +42,7 @@ def make_app(broker: str, folder: Path, *, weekly: dict[str, Any] | None = None)
         worker_send_task_events=False,
         beat_schedule_filename=str(folder / "beat"),
         beat_schedule={
-            # A message that nobody took within the minute is followed by the next one.
+            # A message that nobody took meanwhile is followed by the next one.
             "reconcile": {"task": "trainer.reconcile", "schedule": RECONCILE_S, "options": {"expires": RECONCILE_S}},
             **(weekly or {}),
         },
