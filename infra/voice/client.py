@@ -73,9 +73,7 @@ class HttpVoice:
                 async for line in response.aiter_lines():
                     if not line.startswith("data: ") or line == "data: [DONE]":
                         continue
-                    chunks.append(json.loads(line.removeprefix("data: ")))
-                    if "error" in chunks[-1]:
-                        raise ServiceTrouble(str(chunks[-1]["error"]["message"]))
+                    chunks.append(chunk_of(line))
                     if text := text_of(chunks[-1]):
                         first = first or loop.time()
                         yield Piece(text)
@@ -134,25 +132,36 @@ async def refuse_failure(response: httpx.Response) -> None:
     except (ValueError, KeyError, TypeError):
         message = f"The voice answered with HTTP status {response.status_code}."
     if response.status_code == 429:
-        raise Busy(message, retry_after_s=int(response.headers.get("Retry-After", "2")))
+        wait = response.headers.get("Retry-After", "")  # which may be a date, too
+        raise Busy(message, retry_after_s=int(wait) if wait.isdigit() else 2)
     if response.status_code == 400:
         raise UserMistake(message)
     raise ServiceTrouble(message)
 
 
+def chunk_of(line: str) -> dict[str, Any]:
+    """One event of a stream. Raises ServiceTrouble for an error, and for what is no event of OpenAI's."""
+    try:
+        chunk = json.loads(line.removeprefix("data: "))
+        if "error" in chunk:
+            raise ServiceTrouble(str(chunk["error"]["message"]))
+        text_of(chunk)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ServiceTrouble("The voice answered with something that is no stream of OpenAI's shape.") from error
+    return dict(chunk)
+
+
 def text_of(chunk: dict[str, Any]) -> str:
-    choices = chunk.get("choices") or []
-    assert isinstance(choices, list)
-    return str(choices[0]["delta"].get("content") or "") if choices else ""
+    choices = chunk.get("choices")
+    return str((choices[0].get("delta") or {}).get("content") or "") if choices else ""
 
 
 def finish_of(chunks: Sequence[dict[str, Any]], *, first: float, total: float) -> Finish:
     """How a stream ended. Raises ServiceTrouble when it ended without saying how."""
     reasons = [c["choices"][0].get("finish_reason") for c in chunks if c.get("choices")]
-    if not chunks or reasons[-1] is None:
+    if not reasons or reasons[-1] is None:
         raise ServiceTrouble("The voice broke off in the middle of an answer.")
     usage = chunks[-1].get("usage") or {}
-    assert isinstance(usage, dict)
     return Finish(
         reason="length" if reasons[-1] == "length" else "stop",
         voice=str(chunks[0].get("model", "")),

@@ -5,8 +5,6 @@ import json
 import os
 import sqlite3
 import subprocess
-import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any
 import discord
 import httpx
 import pytest
-import uvicorn
 import yarl
 from discord import app_commands
 from fastapi import FastAPI
@@ -26,6 +23,7 @@ from infra.desk.playground import Playground, add_playground, open_playground
 from infra.errors import UserMistake
 from infra.settings import load_settings, overrule
 from infra.voice.api import install
+from tests.infra.running import served
 from tests.infra.test_page import CHROMIUM, FLAGS
 
 Json = dict[str, Any]
@@ -329,14 +327,8 @@ async def test_a_bot_that_asks_for_a_reply_asks_only_whom_it_means(
 
 @pytest.fixture
 def address(app: FastAPI) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/playground"
-    server.should_exit = True
-    thread.join()
+    with served(app) as url:
+        yield f"{url}/playground"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt install chromium")

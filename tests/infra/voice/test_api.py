@@ -3,36 +3,22 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from infra.adapters import GGUF, AdapterStore
 from infra.voice.api import Voices, install, routes
 from infra.voice.engine import Engine, lot
 from infra.voice.weights import Weights
+from tests.infra.running import served
 from tests.weights import write_adapter
 
 TOKEN = "a-token-of-this-test"
-
-
-@contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    """An app on a loopback port of its own."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture(scope="module")
