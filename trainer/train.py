@@ -5,6 +5,7 @@ means that another process has taken over, and this one ends without publishing 
 """
 
 import argparse
+import contextlib
 import signal
 import sys
 import threading
@@ -43,7 +44,8 @@ def main() -> int:
     try:
         return conclude(runs, run, Work(settings, journal, runs, run, stopping))
     finally:
-        follow_forgotten(settings.data_folder, journal, runs)
+        with contextlib.suppress(ServiceTrouble):  # how the run ended counts more; the twin follows too
+            follow_forgotten(settings.data_folder, journal, runs)
         journal.close()
 
 
