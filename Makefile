@@ -20,8 +20,9 @@ LLAMA_FLAGS += -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/in
 demo: $(STAMP)
 	$(BIN)/understudy demo $(ARGS)
 
+# Two processes, a file of tests at a time, in the order of the files: many tests wait for a pace or a process to start.
 test: $(STAMP)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

