@@ -39,11 +39,12 @@ bench: $(STAMP)
 
 # torch first and by plain pip: where a CPU build is configured, nothing after it can pull the CUDA packages in.
 # llama-cpp-python is compiled for this machine: a wheel cached on another one may hold instructions that this one lacks.
+PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	CMAKE_ARGS="$(LLAMA_FLAGS)" $(BIN)/pip install --quiet --no-cache-dir --constraint constraints.txt llama-cpp-python
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch
+	CMAKE_ARGS="$(LLAMA_FLAGS)" $(PIP) --no-cache-dir llama-cpp-python
+	$(PIP) --editable '.[dev]'
 	touch $(STAMP)
 
 llama-flags:

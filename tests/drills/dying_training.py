@@ -3,8 +3,8 @@
 The training kills the process that supervises it, with -9, and then hangs where it is: the kernel has to end it with
 its parent. POINT is "STAGE begins" for any stage, "STAGE ends" right before the stage's manifest or effect would be
 there, "STAGE midway" when it tells its first progress or, of gguf, when the file is there and its proof is not,
-"finished" right before the run's end is written down, or "never". The gate always says yes here: what is drilled is
-dying, and the stages behind the gate are part of it.
+"finished" right before the run's end is written down, or "never". The gate always says yes here, and the evals ask
+little: what is drilled is dying, and the stages behind the gate are part of it.
 """
 
 import os
@@ -83,6 +83,7 @@ def arm(point: str) -> None:
 if __name__ == "__main__":
     at = sys.argv.pop(1)
     assert at in POINTS, at
+    trainer.evals.OTHERS, trainer.evals.PROBE = 10, trainer.evals.PROBE[:4]
     trainer.cycle.gate.decide = lambda card: Verdict(passed=True, reasons=())
     if at != "never":
         arm(at)
