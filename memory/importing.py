@@ -94,17 +94,23 @@ def readable(path: Path) -> Iterator[None]:
 def expanded(paths: Sequence[Path]) -> Iterator[tuple[Path, Path | None]]:
     """The files that `paths` mean, each with the folder it was found in if one was given; in a stable order."""
     for path in paths:
-        if path.is_dir():
-            files = [found for found in sorted(path.rglob("*")) if found.is_file() and not found.name.startswith(".")]
-            if not files:
-                raise UserMistake(f"{str(path)!r} is an empty folder.")
-            yield from ((found, path) for found in files)
-        elif path.is_file():
-            yield path, None
-        elif path.exists():
-            raise UserMistake(f"{str(path)!r} is neither a file nor a folder.")
-        else:
-            raise UserMistake(f"There is no file {str(path)!r}.")
+        with readable(path):
+            found = files_at(path)
+        yield from ((file, path if file != path else None) for file in found)
+
+
+def files_at(path: Path) -> list[Path]:
+    """A file itself, or all files in a folder. Raises UserMistake when there is none, OSError when it cannot look."""
+    if path.is_dir():
+        files = [found for found in sorted(path.rglob("*")) if found.is_file() and not found.name.startswith(".")]
+        if not files:
+            raise UserMistake(f"{str(path)!r} is an empty folder.")
+        return files
+    if path.is_file():
+        return [path]
+    if path.exists():
+        raise UserMistake(f"{str(path)!r} is neither a file nor a folder.")
+    raise UserMistake(f"There is no file {str(path)!r}.")
 
 
 def format_of(path: Path) -> ModuleType | None:

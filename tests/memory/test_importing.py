@@ -143,6 +143,8 @@ def test_missing_and_empty_places_are_named(sqlite_journal: Journal, tmp_path: P
         import_paths(sqlite_journal, [tmp_path / "nowhere.csv"], CONTEXT)
     with pytest.raises(UserMistake, match="empty folder"):
         import_paths(sqlite_journal, [tmp_path / "folder"], CONTEXT)
+    with pytest.raises(UserMistake, match="cannot be read: File name too long"):
+        import_paths(sqlite_journal, [tmp_path / ("x" * 300)], CONTEXT)
 
 
 def test_what_is_skipped_is_counted_with_its_reason(sqlite_journal: Journal, tmp_path: Path) -> None:
