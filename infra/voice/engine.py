@@ -15,6 +15,7 @@ Only the engine's thread computes; another one only allocates the memory of the 
 """
 
 import codecs
+import contextlib
 import hashlib
 import heapq
 import os
@@ -611,7 +612,8 @@ def give_way() -> None:
     """Let this thread, and those that it starts, run only when the threads that speak have nothing to do."""
     if sys.platform == "linux":
         # The lowest niceness is not enough: those who speak sleep at each barrier, and find the core taken after it.
-        os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
+        with contextlib.suppress(OSError):  # a sandbox may forbid even giving way
+            os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
