@@ -15,7 +15,6 @@ Only the engine's thread computes; another one only allocates the memory of the 
 """
 
 import codecs
-import contextlib
 import hashlib
 import heapq
 import os
@@ -609,11 +608,11 @@ def lot(voice: str, conversation: str) -> float:
 
 
 def give_way() -> None:
-    """Let this thread, and those that it starts, run only when the threads that speak have nothing to do."""
+    """Let this thread run when the threads that speak have nothing to do, or next to nothing else."""
     if sys.platform == "linux":
-        # The lowest niceness is not enough: those who speak sleep at each barrier, and find the core taken after it.
-        with contextlib.suppress(OSError):  # a sandbox may forbid even giving way
-            os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
+        # Not the class for idle time: beside a training it would never come to its end, and whoever waits for
+        # Python's lock while this thread has it would wait as long.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
