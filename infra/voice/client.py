@@ -143,7 +143,7 @@ def chunk_of(line: str) -> dict[str, Any]:
     """One event of a stream. Raises ServiceTrouble for an error, and for what is no event of OpenAI's."""
     try:
         chunk = json.loads(line.removeprefix("data: "))
-        if "error" in chunk:
+        if chunk.get("error"):
             raise ServiceTrouble(str(chunk["error"]["message"]))
         text_of(chunk)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

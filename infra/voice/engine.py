@@ -15,6 +15,7 @@ Only the engine's thread computes; another one only allocates the memory of the 
 """
 
 import codecs
+import contextlib
 import hashlib
 import heapq
 import os
@@ -170,13 +171,17 @@ class Speaker:
         stream.started = time.perf_counter()
         common = common_prefix(self._shared, stream.prompt[:-1])
         if common >= LEAST_SHARED:
-            self.context.restore(stream.sequence, self._computed)
-            self.context.forget(stream.sequence, after=common)
-            stream.computed = stream.cached = common
+            with contextlib.suppress(ServiceTrouble):  # then it is read like any other beginning
+                self.context.restore(stream.sequence, self._computed)
+                self.context.forget(stream.sequence, after=common)
+                stream.computed = stream.cached = common
         self.running.append(stream)
 
     def prefilled(self, stream: Stream) -> None:
-        """Keep what this prompt has in common with the one before it, when that is more than is kept now."""
+        """Keep what this prompt has in common with the one before it, when that is not what is kept now.
+
+        Raises ServiceTrouble when the stream's own memory could not be put back.
+        """
         common = common_prefix(self._last, stream.prompt[:-1])
         self._last = stream.prompt
         if common >= LEAST_SHARED and common != len(self._shared):
@@ -500,16 +505,18 @@ class Engine:
         began = time.perf_counter()
         try:
             speaker.context.decode(rows)
+            took = time.perf_counter() - began
+            for stream, _ in asked:
+                if not stream.said:
+                    speaker.prefilled(stream)
         except ServiceTrouble as trouble:
             # Whatever the memory holds now is in doubt: every stream of this voice ends, with the reason.
             for stream in list(speaker.running):
                 stream.emit(trouble)
                 speaker.end(stream)
             return
-        self._pace.learn(len(rows), time.perf_counter() - began)
+        self._pace.learn(len(rows), took)
         for stream, row in asked:
-            if not stream.said:
-                speaker.prefilled(stream)
             assert stream.sampler is not None
             self._say(speaker, stream, stream.sampler.sample(speaker.context, row))
 

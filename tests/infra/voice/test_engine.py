@@ -19,6 +19,7 @@ from infra.errors import Busy, ServiceTrouble, UserMistake
 from infra.voice.chat import Finish, Piece, Sampling, Turn
 from infra.voice.client import LocalVoice
 from infra.voice.engine import Engine, Stream, TextOut, common_prefix, lot, plan
+from infra.voice.llama import Context
 from infra.voice.score import Scorer
 from infra.voice.weights import Weights
 from tests.weights import write_adapter
@@ -86,6 +87,24 @@ def test_a_shared_beginning_changes_no_word(engine: Engine, weights: Weights) ->
 
     assert say(engine, turns).text == say(cold, turns).text
     cold.close()
+
+
+def test_a_beginning_that_cannot_be_copied_costs_at_most_its_own_answer(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    persona = Turn("system", "You are a baker with strong opinions about flour, water and salt. " * 3)
+
+    def full(context: Context, sequence: int, saved: object) -> None:
+        raise ServiceTrouble("no room")
+
+    before = say(engine, [persona, Turn("user", "What is rye?")])
+    monkeypatch.setattr(Context, "restore", full)
+    with pytest.raises(ServiceTrouble, match="no room"):  # its own words were put aside and could not be put back
+        say(engine, [persona, Turn("user", "What is salt?")])
+
+    again = say(engine, [persona, Turn("user", "What is rye?")])
+
+    assert (again.text, again.finish.cached_tokens) == (before.text, 0)
 
 
 def test_the_same_seed_says_the_same_and_another_something_else(engine: Engine) -> None:
