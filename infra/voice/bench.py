@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
@@ -198,8 +198,9 @@ def swapping(folder: Path, *, say: Callable[[str], None]) -> list[dict[str, Any]
     )
     try:
         engine.promote("a", adapters[0])
-        quiet = under_load(engine, [], say=say)
+        began = time.perf_counter()
         busy = under_load(engine, [adapters[n % 2] for n in range(SWAPS_UNDER_LOAD)], say=say)
+        quiet = under_load(engine, [], seconds=time.perf_counter() - began, say=say)
         before = psutil.Process().memory_info().rss
         say(f"{SWAPS} swaps at rest")
         seconds = [engine.promote("ab"[n % 2], adapters[n % 2]) for n in range(SWAPS)]
@@ -214,16 +215,21 @@ def swapping(folder: Path, *, say: Callable[[str], None]) -> list[dict[str, Any]
         "swap p95 ms": round(statistics.quantiles(seconds, n=20)[-1] * 1000, 1),
         "memory grown MiB": round(grown / 2**20, 1),
     }
-    return [quiet, busy, rest]
+    return [busy, quiet, rest]
 
 
-def under_load(engine: Engine, swaps: Sequence[Path], *, say: Callable[[str], None]) -> dict[str, Any]:
-    """Eight members chatting without pause, while the voice is swapped, or for as long without."""
+def under_load(
+    engine: Engine, swaps: Sequence[Path], *, seconds: float = 0, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Eight members chatting without pause while the voice is swapped, or for some seconds without.
+
+    A gap is the time between two pieces of one answer, and its own part is that less what was stolen meanwhile.
+    """
     from infra.voice.chat import Sampling, Turn
 
     say(f"8 streams, {len(swaps)} swaps")
     stop = threading.Event()
-    gaps: list[float] = []
+    gaps: list[Gap] = []
     outcome = {"answers": 0, "failed": 0, "tokens lost": 0}
     asked = [Turn("user", "Tell me something about bread.")]
     lock = threading.Lock()
@@ -231,13 +237,13 @@ def under_load(engine: Engine, swaps: Sequence[Path], *, say: Callable[[str], No
     def chat() -> None:
         while not stop.is_set():
             done = threading.Event()
-            state = {"last": 0.0, "pieces": 0}
+            before: list[Moment] = []
 
-            def heard(piece: Any, state: dict[str, Any] = state, done: threading.Event = done) -> None:
-                now = time.perf_counter()
-                if state["last"]:
-                    gaps.append(now - state["last"])
-                state["last"] = now
+            def heard(piece: Any, before: list[Moment] = before, done: threading.Event = done) -> None:
+                now = Moment.now()
+                if before:
+                    gaps.append(now.since(before.pop()))
+                before.append(now)
                 finish = getattr(piece, "finish", None)
                 if isinstance(piece, Exception) or finish is not None:
                     with lock:
@@ -255,27 +261,46 @@ def under_load(engine: Engine, swaps: Sequence[Path], *, say: Callable[[str], No
         thread.start()
     time.sleep(2)
     gaps.clear()
-    stolen = stolen_s()
+    began = Moment.now()
     for number, path in enumerate(swaps):
         engine.promote("ab"[number % 2], path)
         time.sleep(0.5)
-    time.sleep(2 if swaps else 10)
+    time.sleep(max(2, seconds - 2))
+    ended = Moment.now()
     stop.set()
     for thread in threads:
         thread.join()
+    whole, own = [gap.seconds for gap in gaps], [gap.own for gap in gaps]
     return {
         "load": f"8 streams, {len(swaps)} swaps",
         **outcome,
-        "gap p50 ms": round(statistics.median(gaps) * 1000, 1),
-        "gap p99 ms": round(statistics.quantiles(gaps, n=100)[-1] * 1000, 1),
-        "gap max ms": round(max(gaps) * 1000, 1),
-        "stolen s": round(stolen_s() - stolen, 2),
+        "gap p50 ms": round(statistics.median(whole) * 1000, 1),
+        "gap p99 ms": round(statistics.quantiles(whole, n=100)[-1] * 1000, 1),
+        "gap max ms": round(max(whole) * 1000, 1),
+        "own p99 ms": round(statistics.quantiles(own, n=100)[-1] * 1000, 1),
+        "own max ms": round(max(own) * 1000, 1),
+        "stolen s": round(sum(ended.stolen) - sum(began.stolen), 2),
     }
 
 
-def stolen_s() -> float:
-    """Seconds that this virtual machine's cores were taken away for other machines; each is a pause for all streams."""
-    return float(getattr(psutil.cpu_times(), "steal", 0.0))
+class Gap(NamedTuple):
+    seconds: float
+    own: float  # without what was stolen from the core that lost most: all cores wait for each other at every step
+
+
+class Moment(NamedTuple):
+    at: float
+    stolen: list[float]  # seconds that each of this virtual machine's cores was taken away for other machines
+
+    @classmethod
+    def now(cls) -> "Moment":
+        cores = psutil.cpu_times(percpu=True)
+        return cls(time.perf_counter(), [float(getattr(core, "steal", 0.0)) for core in cores])
+
+    def since(self, before: "Moment") -> Gap:
+        seconds = self.at - before.at
+        stolen = max(now - then for now, then in zip(self.stolen, before.stolen, strict=True))
+        return Gap(seconds, max(0.0, seconds - stolen))
 
 
 def random_adapter(weights: Weights, path: Path, seed: int) -> Path:

@@ -452,9 +452,10 @@ class Engine:
         return bool(self._draining or any(speaker.running for speaker in self._speakers))
 
     def _step(self) -> None:
-        self._run_calls()
+        called = self._run_calls()
         self._admit()
-        reader = self._next_reader()
+        # Not both in one step: what others asked for may take as long as a piece of a prompt.
+        reader = None if called and self._speaking() else self._next_reader()
         began = time.perf_counter()
         # Who reads comes last, with what time is left.
         for speaker in sorted(self._speakers, key=lambda each: each is reader):
@@ -467,14 +468,16 @@ class Engine:
             speaker.free()
             self._draining.remove(speaker)
 
-    def _run_calls(self) -> None:
-        """Do what other threads asked for until now; what they ask for next waits for the next step."""
-        for _ in range(self._calls.qsize()):
+    def _run_calls(self) -> bool:
+        """Do what other threads asked for until now; what they ask for next waits. Returns whether there was any."""
+        calls = self._calls.qsize()
+        for _ in range(calls):
             work, done = self._calls.get()
             try:
                 done.set_result(work())
             except UnderstudyError as error:
                 done.set_exception(error)
+        return calls > 0
 
     def _admit(self) -> None:
         """Begin as many waiting requests as fit, for each voice in the order they came."""
