@@ -2,28 +2,21 @@
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from infra.cli.compose import open_journal
 from infra.settings import child_environment, load_settings
 from infra.voice.weights import Weights
-from tests.fakes.discord import DEFAULT, FakeDiscord
+from tests.fakes.discord import FakeDiscord
 from tests.fakes.telegram import FakeTelegram
-from tests.infra.running import QA, lend_weights, understudy
+from tests.infra.running import QA, eventually, lend_weights, running, understudy
 
-ENDS_WITH = {signal.SIGTERM: 0, signal.SIGINT: 130}
 WARM = "How warm should the dough be?"
 
 
@@ -41,82 +34,6 @@ def settled(home: Path, weights: Weights, discord: FakeDiscord, telegram: FakeTe
         UNDERSTUDY_TELEGRAM__TOKEN=telegram.token,
         UNDERSTUDY_TELEGRAM__API=telegram.api,
     )
-
-
-def obeying_ctrl_c() -> None:
-    """Tests that run in the background of a shell ignore Ctrl-C, and so would what they start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@asynccontextmanager
-async def running(
-    home: Path, environment: dict[str, str], *command: str, stop: signal.Signals = signal.SIGTERM
-) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """A command of ours as a process, ended with a signal; nothing of it is left behind.
-
-    Ctrl-C sends its signal to all processes of a terminal at once.
-    """
-    log = home / "out.log"
-    arguments = [sys.executable, "-m", "infra.cli.main", *command, "--home", str(home)]
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            arguments, stdout=output, stderr=output, env=environment, start_new_session=True, preexec_fn=obeying_ctrl_c
-        )
-    try:
-        yield process
-        children = psutil.Process(process.pid).children(recursive=True)
-        (os.killpg if stop is signal.SIGINT else os.kill)(process.pid, stop)
-        assert await asyncio.to_thread(process.wait, 60) == ENDS_WITH[stop], log.read_text(encoding="utf-8")
-        await eventually(lambda: not any(map(lives, children)), home, timeout_s=10)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def lives(child: psutil.Process) -> bool:
-    try:
-        return child.is_running() and child.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-async def eventually(there: Callable[[], bool], home: Path, timeout_s: float = 120) -> None:
-    """Wait for something that a process does."""
-    deadline = time.monotonic() + timeout_s
-    while not there():
-        logs = [home / "out.log", *(home / "data" / "logs").glob("*.log")]
-        assert time.monotonic() < deadline, "\n".join(log.read_text(encoding="utf-8")[-1500:] for log in logs)
-        await asyncio.sleep(0.1)
-
-
-@pytest.mark.timeout(400)
-async def test_both_platforms_answer_from_one_memory_and_end_in_good_order(tmp_path: Path, weights: Weights) -> None:
-    async with FakeDiscord() as discord, FakeTelegram() as telegram:
-        ada, bob = telegram.user("Ada"), telegram.user("Bob")
-        environment = settled(tmp_path, weights, discord, telegram, ada=ada)
-        guild = discord.guild()
-        channel, carl = discord.channel(guild), discord.user("Carl")
-        discord.member(guild, carl, DEFAULT)
-
-        async with running(tmp_path, environment, "up", "--port", "0"):
-            await eventually(lambda: bool(discord.commands) and bool(telegram.commands), tmp_path)
-            await telegram.start(bob)
-            await telegram.say(bob, telegram.private(bob), WARM)
-            await discord.say(carl, channel, f"<@{discord.bot_id}> {WARM}")
-
-            def answered() -> bool:
-                said = [*discord.said_by_bot(channel)]
-                texts = [each.content for each in said] + [each.text for each in telegram.said_by_bot(bob)]
-                return sum("How warm should the dough be" in text and "stand-in" in text for text in texts) == 2
-
-            await eventually(answered, tmp_path)
-
-        assert discord.violations == []
-        assert telegram.violations == []
-    journal = open_journal(load_settings(tmp_path))
-    shown = [journal.unshown(name, since=datetime(2026, 1, 1, tzinfo=UTC)) for name in ("discord", "telegram")]
-    journal.close()
-    assert shown == [[], []]
 
 
 @pytest.mark.timeout(400)
