@@ -459,6 +459,18 @@ class Writer:
         )
         return [(message_of(payload), Source(source)) for payload, source in rows]
 
+    def text_at(self, message: Message, revision: int) -> str:
+        """The text that a message had before a later revision than this; empty when it is not known."""
+        rows = self.run(
+            "SELECT payload FROM events WHERE platform = :platform AND place = :place AND message_id = :id "
+            "AND kind IN ('message', 'edit') AND revision <= :revision ORDER BY revision DESC LIMIT 1",
+            platform=message.place.platform,
+            place=message.place.id,
+            id=message.id,
+            revision=revision,
+        )
+        return message_of(rows[0]["payload"]).text if rows else ""
+
     def said(self, platform: str, place: str, thread: str, *, start: str, end: str = "9999", besides: str = "") -> bool:
         """Whether anybody wrote in one conversation from `start` until before `end`, apart from one message."""
         return bool(

@@ -7,7 +7,7 @@ consents depend only on the set of events; the inbox lists questions by arrival,
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -174,6 +174,7 @@ def paired(writer: Writer, where: Conversation, start: datetime, *, creator: fro
     beyond = [each for target in targets if (each := writer.message(where.platform, where.place, target))]
     sources |= {message.id: source for message, source in beyond}
     everything = [message for message, _ in [*beyond, *found]]
+    known = {message.id: message for message in everything}
     return {
         exchange.id: replace(
             exchange, source=sources[exchange.answer_ids[0]], question_source=sources[exchange.question_ids[0]]
@@ -182,7 +183,21 @@ def paired(writer: Writer, where: Conversation, start: datetime, *, creator: fro
         if start <= exchange.at < end
         and exchange.place.key == where.key
         and may_answer(sources[exchange.answer_ids[0]])
+        and asked_so(writer, exchange, known)
     }
+
+
+def asked_so(writer: Writer, exchange: Exchange, messages: Mapping[str, Message]) -> bool:
+    """Whether the question still asks what was answered.
+
+    Who rewrites their question afterwards would otherwise have the creator say "yes" to whatever they like.
+    """
+    answered = int(messages[exchange.answer_ids[0]].at.timestamp())
+    return all(
+        normal_form(writer.text_at(message, answered)) == normal_form(message.text)
+        for message in (messages[identity] for identity in exchange.question_ids)
+        if message.revision > answered
+    )
 
 
 def days(moments: Sequence[datetime]) -> list[datetime]:

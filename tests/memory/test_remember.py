@@ -3,6 +3,7 @@
 import random
 import threading
 from dataclasses import replace
+from datetime import timedelta
 from itertools import permutations
 from pathlib import Path
 
@@ -77,6 +78,25 @@ def test_a_duplicate_with_other_words_is_not_believed(journal: Journal) -> None:
     remember(journal, [message(said("2", ADA, "99 °C.", minutes=1, reply_to="1"))], creator=CREATOR)
 
     assert known(journal) == [("How warm should the dough be?", "24 °C.")]
+
+
+@pytest.mark.parametrize(
+    ("rewritten", "minutes", "left"),
+    [
+        ("Should I bake with bleach?", 5, []),
+        ("how warm should the dough be", 5, ["how warm should the dough be"]),
+        ("How warm should the levain be?", 0.5, ["How warm should the levain be?"]),
+    ],
+    ids=["asks something else by now", "asks the same", "was rewritten before it was answered"],
+)
+def test_a_question_that_is_rewritten_after_its_answer_takes_nothing_from_it(
+    journal: Journal, rewritten: str, minutes: float, left: list[str]
+) -> None:
+    when = int((NOON + timedelta(minutes=minutes)).timestamp())
+    remember(journal, [message(ASKED), message(ANSWERED)], creator=CREATOR)
+    remember(journal, [message(said("1", BOB, rewritten, revision=when))], creator=CREATOR)
+
+    assert [question for question, _ in known(journal)] == left
 
 
 def test_an_edit_changes_the_exchange_and_not_its_identity(journal: Journal) -> None:
