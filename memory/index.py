@@ -10,7 +10,7 @@ from itertools import islice
 
 from memory.encode import Encoder, document_weights
 from memory.journal import Derived, Journal, OutboxItem
-from memory.messages import Exchange, Passage
+from memory.messages import Exchange, Passage, name_uuid
 from memory.vectors import Collection, Store, Vector, collection_name
 
 # Embedding 64 short texts takes about a second on two cores: the longest that a new answer waits behind an import.
@@ -29,7 +29,9 @@ class Index:
         self._lock = threading.Lock()
         self._name = collection_name(encoder.name, encoder.dimension)
         self.collection: Collection = store.open(self._name, encoder.dimension)
-        if store.current() != self._name:
+        if store.current() == self._name:
+            self.collection.settle()
+        else:
             self.rebuild()
 
     def rebuild(self) -> None:
@@ -38,6 +40,7 @@ class Index:
             everything: Iterator[Exchange | Passage] = iter([*self._journal.exchanges(), *self._journal.passages()])
             while batch := list(islice(everything, BATCH)):
                 self.collection.upsert(self._vectors(batch))
+            self.collection.settle()
             self.collection.flush()
             self._store.switch(self._name)
 
@@ -89,9 +92,16 @@ class Index:
                 visibility=each.place.visibility,
                 dense=vector,
                 sparse=document_weights(sparse_text(each)),
+                section=section_of(each),
+                position=each.position if isinstance(each, Passage) else 0,
             )
             for each, vector in zip(known, dense, strict=True)
         ]
+
+
+def section_of(value: Exchange | Passage) -> str:
+    """What a passage's neighbours share with it."""
+    return name_uuid("section", value.document, value.heading) if isinstance(value, Passage) else ""
 
 
 def dense_text(value: Exchange | Passage) -> str:

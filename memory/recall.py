@@ -1,7 +1,8 @@
 """The one read: what memory would hand the model for a question, and how sure it is that this answers it."""
 
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,16 +10,18 @@ from memory.encode import IS_CJK, Encoder, content_terms, query_weights
 from memory.index import Index, dense_text, sparse_text
 from memory.journal import Journal
 from memory.messages import Exchange, Note, Passage
-from memory.ranking import Candidate, choose, coverage, cut, fuse, mixed, timings
+from memory.ranking import Candidate, Ranked, choose, coverage, cut, mixed, rank, timings
 from memory.remember import normalised
-from memory.vectors import Hit, Scope
+from memory.vectors import Scope
 
 # What may be shown to anybody in the community.
 EVERYBODY = Scope()
-# Candidates asked of each search: enough that fusion can lift one that neither list has near its top.
-DEPTH = 12
+# Hits asked of each search, and how many of the best are looked up.
+DEPTH, LOOKED_AT = 100, 32
 # A second note is worth its tokens only when it fits about as well as the first.
 LEAST_SHARE = 0.6
+# How a transcript or a log says who speaks.
+SPEAKER = re.compile(r"([^\W\d_][\w .'’-]{0,38}): ")
 
 
 @dataclass(frozen=True)
@@ -43,45 +46,57 @@ class Recall:
         self._journal, self._index, self._encoder = journal, index, encoder
 
     def recall(
-        self, question: str, *, scope: Scope = EVERYBODY, limit: int = 2, excluded: frozenset[str] = frozenset()
+        self,
+        question: str,
+        *,
+        scope: Scope = EVERYBODY,
+        limit: int = 2,
+        excluded: frozenset[str] = frozenset(),
+        least_share: float = LEAST_SHARE,
     ) -> Recollection:
-        """Up to `limit` notes for `question`, none of those in `excluded`; none at all when memory is empty."""
+        """Up to `limit` notes for `question`, none of those in `excluded`; none at all when memory is empty.
+
+        Notes are left out whose confidence is below `least_share` of the best.
+        """
         began = time.perf_counter()
         vector = self._encoder.dense([question])[0]
         encoded = time.perf_counter()
-        dense = self._index.collection.dense(vector, scope, DEPTH + len(excluded))
-        sparse = self._index.collection.sparse(query_weights(question), scope, DEPTH + len(excluded))
+        depth = DEPTH + len(excluded)
+        dense = self._index.collection.dense(vector, scope, depth)
+        sparse = self._index.collection.sparse(query_weights(question), scope, depth)
         searched = time.perf_counter()
-        candidates = self._candidates(question, dense, sparse, excluded=excluded)
-        scored = choose(candidates, limit=limit, weights=mixed(han_share(question)))
-        scored = cut(scored, least_share=LEAST_SHARE) if scored else []
+        weights, asked = mixed(han_share(question)), content_terms(question)
+        ranked = [each for each in rank(dense, sparse, depth=depth, weights=weights) if each.id not in excluded]
+        candidates = self._candidates(asked, ranked[:LOOKED_AT])
+        scored = cut(choose(candidates, limit=limit, weights=weights, asked=asked), least_share=least_share)
         marks = {
             "embed": encoded - began,
             "search": searched - encoded,
             "rank": time.perf_counter() - searched,
         }
         notes = tuple(noted(candidate.note, sure) for candidate, sure in scored)
-        return Recollection(notes, scored[0][1] if scored else 0.0, timings(marks))
+        return Recollection(notes, max((note.score for note in notes), default=0.0), timings(marks))
 
-    def _candidates(
-        self, question: str, dense: list[Hit], sparse: list[Hit], *, excluded: frozenset[str]
-    ) -> list[Candidate]:
-        """What the searches found, looked up in the journal; what is gone from there is not found."""
-        fused = fuse([hit.id for hit in dense], [hit.id for hit in sparse])
-        ids = [identity for identity in fused if identity not in excluded]
-        cosines = {hit.id: hit.score for hit in dense}
-        asked = content_terms(question)
+    def _candidates(self, asked: Set[str], ranked: Sequence[Ranked]) -> list[Candidate]:
+        """The best of what was found, looked up in the journal; what is gone from there is not found."""
+        ids = [each.id for each in ranked]
         known: Iterable[Exchange | Passage] = [*self._journal.exchanges(ids), *self._journal.passages(ids)]
-        return [
-            Candidate(
-                note=note_of(each),
-                fused=fused[each.id],
-                cosine=max(0.0, cosines.get(each.id, 0.0)),
-                coverage=coverage(asked, content_terms(sparse_text(each))),
-                topic=normalised(dense_text(each)),
-            )
-            for each in known
-        ]
+        places = {each.id: each for each in ranked}
+        return [candidate(each, places[each.id], asked) for each in known]
+
+
+def candidate(value: Exchange | Passage, place: Ranked, asked: Set[str]) -> Candidate:
+    terms = frozenset(content_terms(sparse_text(value)))
+    speaker = SPEAKER.match(value.text) if isinstance(value, Passage) else None
+    return Candidate(
+        note=note_of(value),
+        score=place.score,
+        cosine=place.cosine,
+        coverage=coverage(asked, terms),
+        topic=normalised(dense_text(value)),
+        terms=terms,
+        speaker=speaker[1] if speaker else "",
+    )
 
 
 def note_of(value: Exchange | Passage) -> Note:

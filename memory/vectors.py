@@ -7,10 +7,12 @@ to a new collection when it is complete. The engine in this process allows one p
 
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -18,14 +20,19 @@ from infra.errors import ServiceTrouble
 from infra.files import write_atomic
 from memory.encode import Sparse
 
-SCHEMA = 1
+SCHEMA = 2
 ALIAS = "understudy"
 FILTERS = ("kind", "community", "visibility")
+PLACE = ("section", "position")
 
 
 @dataclass(frozen=True)
 class Vector:
-    """One exchange or passage as the index keeps it."""
+    """One exchange or passage as the index keeps it.
+
+    `section` names the part of a document that a passage stands in, and `position` its place there; it is empty for an
+    exchange.
+    """
 
     id: str
     kind: str
@@ -33,6 +40,14 @@ class Vector:
     visibility: str
     dense: np.ndarray
     sparse: Sparse
+    section: str = ""
+    position: int = 0
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """What is kept beside the vectors."""
+        place = {"section": self.section, "position": self.position} if self.section else {}
+        return {field: getattr(self, field) for field in FILTERS} | place
 
 
 @dataclass(frozen=True)
@@ -45,10 +60,18 @@ class Scope:
 
 @dataclass(frozen=True)
 class Hit:
-    """An id and its score: cosine for dense, BM25 with IDF for sparse."""
+    """An id and its score, cosine for dense and BM25 with IDF for sparse, and its place in a document if it has one."""
 
     id: str
     score: float
+    section: str = ""
+    position: int = 0
+
+
+def hit(identity: Any, score: float, payload: Any) -> Hit:
+    """What an engine found."""
+    known = payload or {}
+    return Hit(str(identity), float(score), known.get("section", ""), known.get("position", 0))
 
 
 class Collection(Protocol):
@@ -59,6 +82,9 @@ class Collection(Protocol):
     def dense(self, vector: np.ndarray, scope: Scope, limit: int) -> list[Hit]: ...
     def sparse(self, query: Sparse, scope: Scope, limit: int) -> list[Hit]: ...
     def count(self) -> int: ...
+    def settle(self) -> None:
+        """Make searches fast after much was added; the engine in this process holds everything up for seconds."""
+
     def flush(self) -> None: ...
     def close(self) -> None: ...
 
@@ -100,80 +126,110 @@ class EdgeStore:
 
 
 class EdgeCollection:
-    """A Qdrant Edge shard. Its write-ahead log makes every update survive a kill; exact search needs no index build."""
+    """Qdrant Edge shards, one for each community and visibility.
+
+    A search reads only the shards it may see: so nothing private can be found elsewhere, and no search pays for a
+    filter, which takes the engine longer than the search itself. The write-ahead log makes every update survive a kill.
+    """
 
     def __init__(self, folder: Path, dimension: int) -> None:
-        import qdrant_edge as edge
+        self._folder, self._dimension = folder, dimension
+        self._shards: dict[tuple[str, str], Any] = {}
+        everybody = Scope()
+        # The first is always there: whoever opens it owns them all.
+        self._shard(everybody.community, everybody.visibility[0])
+        for each in sorted(path for path in folder.iterdir() if path.is_dir()):
+            visibility, _, community = each.name.partition("~")
+            self._shard(unquote(community), visibility)
 
-        self._edge = edge
-        config = edge.EdgeConfig(
-            vectors={
-                "dense": edge.EdgeVectorParams(
-                    dimension, edge.Distance.Cosine, hnsw_config=edge.HnswIndexConfig(0, 16, 10**9)
-                )
-            },
-            sparse_vectors={"sparse": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
-            max_search_threads=1,
-            wal_enabled=True,
-        )
-        exists = folder.is_dir() and any(folder.iterdir())
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._shard = edge.EdgeShard.load(str(folder)) if exists else edge.EdgeShard.create(str(folder), config)
-        except Exception as error:
-            raise ServiceTrouble(
-                f"Could not open the index in {str(folder)!r}: {error}. Is another Understudy running on this folder?"
-            ) from error
-        if not exists:
-            for field in FILTERS:
-                operation = edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Keyword)
-                self._shard.update(operation)
+    def _shard(self, community: str, visibility: str) -> Any:
+        """The shard of one community and visibility, made when it is not there."""
+        key = community, visibility
+        if key not in self._shards:
+            self._shards[key] = edge_shard(self._folder / f"{visibility}~{quote(community, safe='')}", self._dimension)
+        return self._shards[key]
 
     def upsert(self, vectors: Sequence[Vector]) -> None:
-        edge = self._edge
-        points = [
-            edge.Point(
-                each.id,
-                {
-                    "dense": each.dense.tolist(),
-                    "sparse": edge.SparseVector(list(each.sparse.indices), list(each.sparse.values)),
-                },
-                {field: getattr(each, field) for field in FILTERS},
-            )
-            for each in vectors
-        ]
-        self._shard.update(edge.UpdateOperation.upsert_points(points))
+        import qdrant_edge as edge
+
+        points: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
+        for each in vectors:
+            sparse = edge.SparseVector(list(each.sparse.indices), list(each.sparse.values))
+            point = edge.Point(each.id, {"dense": each.dense.tolist(), "sparse": sparse}, each.payload)
+            points[each.community, each.visibility].append(point)
+        for key, added in points.items():
+            self._shard(*key).update(edge.UpdateOperation.upsert_points(added))
+            # What was seen by others before may not be found by them any more.
+            moved = edge.UpdateOperation.delete_points([point.id for point in added])
+            for other in self._shards.keys() - {key}:
+                self._shards[other].update(moved)
 
     def delete(self, ids: Sequence[str]) -> None:
-        self._shard.update(self._edge.UpdateOperation.delete_points(list(ids)))
+        import qdrant_edge as edge
+
+        for shard in self._shards.values():
+            shard.update(edge.UpdateOperation.delete_points(list(ids)))
 
     def dense(self, vector: np.ndarray, scope: Scope, limit: int) -> list[Hit]:
         return self._search(vector.tolist(), "dense", scope, limit)
 
     def sparse(self, query: Sparse, scope: Scope, limit: int) -> list[Hit]:
+        import qdrant_edge as edge
+
         if not query.indices:
             return []
-        return self._search(self._edge.SparseVector(list(query.indices), list(query.values)), "sparse", scope, limit)
+        return self._search(edge.SparseVector(list(query.indices), list(query.values)), "sparse", scope, limit)
 
     def _search(self, vector: Any, using: str, scope: Scope, limit: int) -> list[Hit]:
-        edge = self._edge
-        seen = edge.Filter(
-            must=[
-                edge.FieldCondition("community", match=edge.MatchValue(scope.community)),
-                edge.FieldCondition("visibility", match=edge.MatchAny(list(scope.visibility))),
-            ]
-        )
-        request = edge.SearchRequest(edge.Query.Nearest(vector, using=using), limit, filter=seen)
-        return [Hit(str(found.id), float(found.score)) for found in self._shard.search(request)]
+        import qdrant_edge as edge
+
+        request = edge.SearchRequest(edge.Query.Nearest(vector, using=using), limit, with_payload=True)
+        seen = [self._shards.get((scope.community, each)) for each in scope.visibility]
+        found = [hit(each.id, each.score, each.payload) for shard in seen if shard for each in shard.search(request)]
+        return sorted(found, key=lambda each: -each.score)[:limit]
 
     def count(self) -> int:
-        return int(self._shard.count(self._edge.CountRequest(exact=True)))
+        import qdrant_edge as edge
+
+        return sum(int(shard.count(edge.CountRequest(exact=True))) for shard in self._shards.values())
+
+    def settle(self) -> None:
+        for shard in self._shards.values():
+            shard.optimize()
 
     def flush(self) -> None:
-        self._shard.flush()
+        for shard in self._shards.values():
+            shard.flush()
 
     def close(self) -> None:
-        self._shard.close()
+        for shard in self._shards.values():
+            shard.close()
+
+
+def edge_shard(folder: Path, dimension: int) -> Any:
+    """A shard that is searched whole: its vectors in eight bits, what those find weighed again in full."""
+    import qdrant_edge as edge
+
+    dense = edge.EdgeVectorParams(
+        dimension,
+        edge.Distance.Cosine,
+        hnsw_config=edge.HnswIndexConfig(0, 16, 10**9),
+        quantization_config=edge.ScalarQuantizationConfig(edge.ScalarType.Int8, always_ram=True),
+    )
+    config = edge.EdgeConfig(
+        vectors={"dense": dense},
+        sparse_vectors={"sparse": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
+        max_search_threads=1,
+        wal_enabled=True,
+    )
+    exists = folder.is_dir() and any(folder.iterdir())
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return edge.EdgeShard.load(str(folder)) if exists else edge.EdgeShard.create(str(folder), config)
+    except Exception as error:
+        raise ServiceTrouble(
+            f"Could not open the index in {str(folder)!r}: {error}. Is another Understudy running on this folder?"
+        ) from error
 
 
 class ServerStore:
@@ -240,13 +296,15 @@ class ServerCollection:
                     "dense": each.dense.tolist(),
                     "sparse": models.SparseVector(indices=list(each.sparse.indices), values=list(each.sparse.values)),
                 },
-                payload={field: getattr(each, field) for field in FILTERS},
+                payload=each.payload,
             )
             for each in vectors
         ]
         self._client.upsert(self._name, points, wait=True)
 
     def delete(self, ids: Sequence[str]) -> None:
+        if not ids:
+            return  # a server refuses an empty list
         self._client.delete(self._name, self._models.PointIdsList(points=list(ids)), wait=True)
 
     def dense(self, vector: np.ndarray, scope: Scope, limit: int) -> list[Hit]:
@@ -267,12 +325,15 @@ class ServerCollection:
             ]
         )
         found = self._client.query_points(
-            self._name, query=vector, using=using, query_filter=seen, limit=limit, with_payload=False
+            self._name, query=vector, using=using, query_filter=seen, limit=limit, with_payload=list(PLACE)
         )
-        return [Hit(str(point.id), float(point.score)) for point in found.points]
+        return [hit(point.id, point.score, point.payload) for point in found.points]
 
     def count(self) -> int:
         return int(self._client.count(self._name, exact=True).count)
+
+    def settle(self) -> None:
+        """A server does so by itself."""
 
     def flush(self) -> None:
         """A server acknowledges what it has made durable: nothing waits here."""

@@ -61,6 +61,15 @@ def recall(*, as_json: bool) -> None:
         show("Memory L0, embedded", recalling(Path(folder), say=err().print), as_json=as_json)
 
 
+def retrieval(files: list[Path], *, as_json: bool) -> None:
+    """What recall finds first, beside simpler rankings."""
+    from memory.quality import finding
+
+    offline()
+    with tempfile.TemporaryDirectory() as folder:
+        show("Labelled questions", finding(files, Path(folder), say=err().print), as_json=as_json)
+
+
 def pairing(*, as_json: bool) -> None:
     """Our pairing beside the five-minute-window rule."""
     from memory.pairing_score import compare

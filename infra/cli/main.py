@@ -346,6 +346,17 @@ def bench_recall(as_json: Json = False) -> None:
     run(as_json=as_json)
 
 
+@bench_app.command("retrieval")
+def bench_retrieval(
+    files: Annotated[list[Path], typer.Argument(help="Labelled questions: jsonl pairs, SQuAD's shape or LoCoMo's.")],
+    as_json: Json = False,
+) -> None:
+    """What recall finds first, beside each search alone and a plain fusion of both."""
+    from infra.cli.bench import retrieval as run
+
+    run(files, as_json=as_json)
+
+
 @bench_app.command("swap")
 def bench_swap(as_json: Json = False) -> None:
     """Swaps under streaming load: lost tokens, gaps, memory."""

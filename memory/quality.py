@@ -1,0 +1,177 @@
+"""How well memory finds, on labelled questions: ours beside each search alone and a plain fusion of both, in one run.
+
+Every side reads the same collection, so what differs is the ranking alone. A file of labelled questions is one of:
+
+- `.jsonl` with `question` and `answer`: the answer is to be found among all answers by the question
+- SQuAD's shape (CMRC, DRCD): the paragraph is to be found
+- LoCoMo's shape: the turns that are evidence are to be found, in the conversation that the question is about
+"""
+
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from infra.errors import UserMistake
+from memory.bench import CREATOR, EMBEDDER, PLACE
+from memory.encode import Encoder, query_weights
+from memory.index import Index
+from memory.journal import Journal
+from memory.messages import Passage, Source, name_uuid
+from memory.recall import DEPTH, Recall
+from memory.remember import passage_event, remember
+from memory.vectors import EdgeStore, Scope
+
+# Qdrant's own constant of reciprocal rank fusion.
+RRF_K = 2
+# Of a larger file so many questions are asked, evenly spread.
+MOST_QUESTIONS = 2_000
+# LoCoMo's questions about what was never said have no evidence to find.
+ADVERSARIAL = 5
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, and the ids of the passages that hold the answer."""
+
+    text: str
+    gold: frozenset[str]
+
+
+@dataclass
+class Corpus:
+    """What is searched as one, and what is asked of it."""
+
+    passages: list[Passage] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
+
+    def add(self, document: str, position: int, text: str) -> str:
+        """Add a passage; returns its id."""
+        identity = name_uuid("quality", document, str(position))
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        source = Source.CREATOR_DOCUMENT
+        self.passages.append(Passage(identity, document, position, "", text, CREATOR, PLACE, now, source))
+        return identity
+
+
+def finding(files: Sequence[Path], folder: Path, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """For each file a row per side with its figures. Raises UserMistake for a file of no known shape."""
+    encoder = Encoder(EMBEDDER)
+    rows = []
+    for number, path in enumerate(files):
+        corpora = spread(corpora_of(path))
+        ranks: defaultdict[str, list[tuple[list[str], frozenset[str]]]] = defaultdict(list)
+        for place, corpus in enumerate(corpora):
+            say(f"{path.name}: {len(corpus.passages)} passages, {len(corpus.questions)} questions")
+            for side, found in asked(corpus, folder / f"{number}-{place}", encoder):
+                ranks[side].append(found)
+        rows += [{"set": path.stem, "ranking": side, **figures(found)} for side, found in ranks.items()]
+    return rows
+
+
+def asked(corpus: Corpus, folder: Path, encoder: Encoder) -> Iterator[tuple[str, tuple[list[str], frozenset[str]]]]:
+    """Every question of a corpus on every side: the side, and the ids it ranks first beside the right ones."""
+    journal = Journal.open(f"sqlite:///{folder / 'journal.db'}")
+    remember(journal, [passage_event(each) for each in corpus.passages], creator=frozenset({CREATOR.key}))
+    index = Index(journal, EdgeStore(folder / "index"), encoder)
+    index.drain_all()
+    recall = Recall(journal, index, encoder)
+    for question in corpus.questions:
+        vector, words = encoder.dense([question.text])[0], query_weights(question.text)
+        dense = [hit.id for hit in index.collection.dense(vector, Scope(), DEPTH)]
+        sparse = [hit.id for hit in index.collection.sparse(words, Scope(), DEPTH)]
+        ours = [note.id for note in recall.recall(question.text, limit=10, least_share=0.0).notes]
+        sides = {"dense": dense, "bm25": sparse, "plain hybrid": reciprocal(dense, sparse), "ours": ours}
+        for side, found in sides.items():
+            yield side, (found[:10], question.gold)
+    index.close()
+    journal.close()
+
+
+def reciprocal(*lists: Sequence[str]) -> list[str]:
+    """Reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)."""
+    scores: defaultdict[str, float] = defaultdict(float)
+    for ranked in lists:
+        for rank, identity in enumerate(ranked):
+            scores[identity] += 1 / (RRF_K + rank)
+    return sorted(scores, key=lambda each: -scores[each])
+
+
+def figures(found: Sequence[tuple[list[str], frozenset[str]]]) -> dict[str, float]:
+    """Means over all questions; where several passages are right, recall is the share of them that was found."""
+    measures: dict[str, Callable[[list[str], frozenset[str]], float]] = {
+        "hit@1": lambda ids, gold: float(ids[0] in gold) if ids else 0.0,
+        "recall@5": lambda ids, gold: len(gold & set(ids[:5])) / len(gold),
+        "recall@10": lambda ids, gold: len(gold & set(ids)) / len(gold),
+        "MRR@10": lambda ids, gold: next((1 / rank for rank, each in enumerate(ids, 1) if each in gold), 0.0),
+        "nDCG@10": gain,
+    }
+    return {"questions": len(found)} | {
+        name: round(statistics.fmean(measure(ids, gold) for ids, gold in found), 3)
+        for name, measure in measures.items()
+    }
+
+
+def gain(ids: Sequence[str], gold: frozenset[str]) -> float:
+    """Normalised discounted cumulative gain of the first ten (Järvelin and Kekäläinen 2002), all golds worth 1."""
+    ideal = sum(1 / math.log2(rank + 1) for rank in range(1, min(10, len(gold)) + 1))
+    return sum(1 / math.log2(rank + 1) for rank, each in enumerate(ids, 1) if each in gold) / ideal
+
+
+def spread(corpora: Sequence[Corpus]) -> Sequence[Corpus]:
+    """The corpora with no more than `MOST_QUESTIONS` questions together."""
+    step = math.ceil(sum(len(corpus.questions) for corpus in corpora) / MOST_QUESTIONS) or 1
+    return [Corpus(corpus.passages, corpus.questions[::step]) for corpus in corpora]
+
+
+def corpora_of(path: Path) -> list[Corpus]:
+    """What a file asks. Raises UserMistake when it is none of the shapes."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".jsonl":
+            return [pairs(json.loads(line) for line in text.splitlines() if line.strip())]
+        value = json.loads(text)
+        return [squad(value["data"])] if isinstance(value, dict) else [conversation(each) for each in value]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserMistake(f"{str(path)!r} is no file of labelled questions: {type(error).__name__} {error}.") from error
+
+
+def pairs(rows: Iterator[Mapping[str, Any]]) -> Corpus:
+    """Questions and answers, each answer a document of its own."""
+    corpus = Corpus()
+    for number, row in enumerate(rows):
+        identity = corpus.add(f"answer {number}", 0, row["answer"])
+        corpus.questions.append(Question(row["question"], frozenset({identity})))
+    return corpus
+
+
+def squad(articles: Sequence[Mapping[str, Any]]) -> Corpus:
+    """Paragraphs, each a document of its own, as they are told apart by what they say."""
+    corpus = Corpus()
+    for article in articles:
+        for paragraph in article["paragraphs"]:
+            identity = corpus.add(f"paragraph {len(corpus.passages)}", 0, paragraph["context"])
+            corpus.questions += [Question(qa["question"], frozenset({identity})) for qa in paragraph["qas"]]
+    return corpus
+
+
+def conversation(value: Mapping[str, Any]) -> Corpus:
+    """A conversation's turns, each session a document; questions with no evidence are left out."""
+    corpus = Corpus()
+    ids: dict[str, str] = {}
+    for session in value["sessions"]:
+        for position, turn in enumerate(session["turns"]):
+            ids[turn["id"]] = corpus.add(
+                f"session {session['session']}", position, f"{turn['speaker']}: {turn['text']}"
+            )
+    for qa in value["qa"]:
+        named = " ".join(qa.get("evidence") or ()).replace(";", " ").split()
+        gold = frozenset(ids[each] for each in named if each in ids)
+        if gold and qa["category"] != ADVERSARIAL:
+            corpus.questions.append(Question(qa["question"], gold))
+    return corpus
