@@ -15,9 +15,10 @@ from bot.community import Community
 from bot.screens import Button, Caller, Form, Screen
 from infra.adapters import SHARE, check_share
 from infra.errors import Refused, ServiceTrouble, UnderstudyError, UserMistake
-from memory.forget import Forgotten, forget_person, forget_place, known_of
+from memory.forget import Forgotten, known_of
 from memory.journal import Judged
 from memory.remember import choice_event, consent_event, listening_event
+from memory.selection import Selection
 
 Options = Mapping[str, str]
 Run = Callable[[Community, Caller, Options], Awaitable[Screen]]
@@ -116,7 +117,7 @@ async def forget(community: Community, caller: Caller, options: Options) -> Scre
 
 async def forget_me(community: Community, caller: Caller) -> Screen:
     """Delete everything about the caller."""
-    done = await community.forget(forget_person, caller.person.key)
+    done = await community.forget(Selection(person=caller.person.key))
     return forgotten_screen(community, caller, "forget_done", done)
 
 
@@ -344,7 +345,7 @@ async def memory(community: Community, caller: Caller, options: Options) -> Scre
 async def purge_here(community: Community, caller: Caller) -> Screen:
     """Delete everything learned in this place."""
     place = caller.place
-    done = await community.forget(forget_place, place.platform, place.id)
+    done = await community.forget(Selection(place=f"{place.platform}:{place.id}"))
     return forgotten_screen(community, caller, "memory_purged", done)
 
 

@@ -13,12 +13,13 @@ from typing import Any, Protocol
 from bot.screens import Caller, Screen
 from bot.twin import Twin
 from bot.wording import say
-from memory.forget import Forgotten
+from memory.forget import Forgotten, forget
 from memory.journal import Journal
 from memory.members import Members
 from memory.messages import Event, Person, Role
 from memory.persona import PersonaCard
 from memory.remember import remember
+from memory.selection import Selection
 
 
 class Operations(Protocol):
@@ -66,7 +67,7 @@ class Operations(Protocol):
 
     def silenced(self) -> bool: ...
 
-    def follow_forgotten(self) -> None:
+    def follow_forgotten(self) -> object:
         """See to it that no voice that learned what was forgotten speaks again, and no ended run's dataset holds it."""
         ...
 
@@ -121,13 +122,10 @@ class Community:
         answering = self.creator | self.teachers
         await asyncio.to_thread(remember, self.journal, events, creator=answering)
 
-    async def forget(self, erase: Callable[..., Forgotten], *what: str) -> Forgotten:
-        """Erase a person or a place from memory, and see to it that no voice that learned from it speaks again.
-
-        `erase` is `forget_person` or `forget_place`, and `what` is what it takes.
-        """
+    async def forget(self, selection: Selection) -> Forgotten:
+        """Erase a selection from memory, and see to it that no voice that learned from it speaks again."""
         answering = self.creator | self.teachers
-        done = await asyncio.to_thread(erase, self.journal, *what, creator=answering, now=self.clock())
+        done = await asyncio.to_thread(forget, self.journal, selection, creator=answering, now=self.clock())
         await asyncio.to_thread(self.operations.follow_forgotten)
         return done
 

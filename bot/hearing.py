@@ -7,9 +7,9 @@ from bot import cards
 from bot.community import Community
 from bot.screens import Caller, Screen
 from infra.errors import UserMistake
-from memory.forget import forget_place
 from memory.messages import Message, Person, Place, Source
 from memory.remember import deletion_event, listening_event, message_event
+from memory.selection import Selection
 
 
 async def hear(community: Community, message: Message, source: Source) -> None:
@@ -51,7 +51,7 @@ async def left(community: Community, platform: str, space: str) -> None:
     nobody = Person(platform, "twin", role="twin")
     places = await asyncio.to_thread(community.members.places, platform)
     for place in [each for each, owner in places if owner == space]:
-        await community.forget(forget_place, platform, place.id)
+        await community.forget(Selection(place=f"{platform}:{place.id}"))
         await community.remember(listening_event(place, nobody, on=False, space=space, at=community.clock()))
 
 

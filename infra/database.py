@@ -4,6 +4,7 @@ Knows no table but its own list of schema versions. SQLite runs in WAL with sync
 a power cut and readers never wait for a writer; writers take their lock at the start, so that none fails half-way.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -94,6 +95,38 @@ def reading(engine: Engine) -> Iterator[Connection]:
             yield connection
     except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
         raise trouble("read", error) from error
+
+
+def settle(engine: Engine) -> None:
+    """Let what was deleted leave SQLite's write-ahead log too, where its bytes would stay until they are overwritten.
+
+    Where somebody is reading, it stays until the next time.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+    connection = engine.raw_connection()
+    try:
+        with contextlib.suppress(engine.dialect.loaded_dbapi.OperationalError):
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+    finally:
+        connection.close()
+
+
+def copy_database(engine: Engine, path: Path) -> None:
+    """A consistent copy of an SQLite database as a file of its own, while others write to it.
+
+    Raises UserMistake for PostgreSQL, which has its own tool, and ServiceTrouble when it cannot be written.
+    """
+    if engine.dialect.name != "sqlite":
+        raise UserMistake("The journal is on PostgreSQL: back it up with pg_dump, and the adapters' folder beside it.")
+    source = engine.raw_connection()
+    try:
+        with contextlib.closing(engine.dialect.loaded_dbapi.connect(path)) as target:
+            source.dbapi_connection.backup(target)  # type: ignore[union-attr]  # the driver's own method
+    except engine.dialect.loaded_dbapi.Error as error:
+        raise ServiceTrouble(f"Could not copy the database to {str(path)!r}: {error}.") from error
+    finally:
+        source.close()
 
 
 def trouble(doing: str, error: sa.exc.DBAPIError | sa.exc.TimeoutError) -> ServiceTrouble:

@@ -13,8 +13,8 @@ POLLING_S = 0.5
 RECONCILE_S = 30.0
 
 
-def make_app(broker: str, folder: Path, *, weekly: dict[str, Any] | None = None) -> Celery:
-    """The Celery application. `broker` is a URL, or empty for queues in `folder`; `weekly` a beat schedule."""
+def make_app(broker: str, folder: Path, *, schedule: dict[str, Any] | None = None) -> Celery:
+    """The Celery application. `broker` is a URL, or empty for queues in `folder`; `schedule` what beat rings for."""
     app = Celery("understudy")
     transport: dict[str, Any] = {}
     if not broker:
@@ -44,7 +44,7 @@ def make_app(broker: str, folder: Path, *, weekly: dict[str, Any] | None = None)
         beat_schedule={
             # A message that nobody took meanwhile is followed by the next one.
             "reconcile": {"task": "trainer.reconcile", "schedule": RECONCILE_S, "options": {"expires": RECONCILE_S}},
-            **(weekly or {}),
+            **(schedule or {}),
         },
         timezone="UTC",
     )

@@ -135,6 +135,31 @@ class TrainingSettings(Section):
     weekly: bool = True
 
 
+class RetentionSettings(Section):
+    """After how many `days` what members say is erased: in `places`, by PLATFORM:ID, and everywhere else; 0 is never.
+
+    An exchange stays with its messages unless `exchanges` says that it goes too.
+    """
+
+    days: Annotated[int, Field(ge=0, le=36500)] = 0
+    places: dict[str, Annotated[int, Field(ge=0, le=36500)]] = {}
+    exchanges: bool = False
+
+    @field_validator("places")
+    @classmethod
+    def _places_name_a_platform(cls, places: dict[str, int]) -> dict[str, int]:
+        for each in places:
+            platform, _, identity = each.partition(":")
+            if not platform or not identity:
+                raise ValueError(f"{each!r} must be PLATFORM:ID, for example 'telegram:-100123'")
+        return places
+
+    @property
+    def limited(self) -> bool:
+        """Whether anything expires at all."""
+        return bool(self.days or any(self.places.values()))
+
+
 class DiscordPermission(Section):
     """The permission that Discord gave this operator to train on what the bot read, as its policy 21 asks."""
 
@@ -213,6 +238,7 @@ class Settings(BaseSettings):
     voice: VoiceSettings = VoiceSettings()
     training: TrainingSettings = TrainingSettings()
     permissions: PermissionSettings = PermissionSettings()
+    retention: RetentionSettings = RetentionSettings()
     bot: BotSettings = BotSettings()
     discord: DiscordSettings = DiscordSettings()
     telegram: TelegramSettings = TelegramSettings()
@@ -275,12 +301,29 @@ class Settings(BaseSettings):
         return frozenset({*self.creator.ids, "own:creator"})
 
     @property
+    def answering(self) -> frozenset[str]:
+        """Whose answers become memory: the creator's and the teachers'."""
+        return self.creator_keys | frozenset(self.creator.teachers)
+
+    @property
     def models(self) -> Preset:
         """The preset with what `[training]` and `[custom]` set in its place."""
         preset = PRESETS["tiny" if self.preset == "custom" else self.preset]
         given = {**preset.__dict__, **(self.custom.model_dump() if self.custom else {})}
         given |= {key: value for key, value in self.training.model_dump().items() if key in given and value is not None}
         return Preset(**given)
+
+
+def without_secrets(given: Mapping[str, Any], section: type[BaseModel] = Settings) -> dict[str, Any]:
+    """What a settings file says, without secrets and without addresses that carry a password."""
+    kept: dict[str, Any] = {}
+    for name, value in given.items():
+        declared = section.model_fields[name].annotation
+        if isinstance(value, dict) and isinstance(declared, type) and issubclass(declared, BaseModel):
+            kept[name] = without_secrets(value, declared)
+        elif "SecretStr" not in str(declared) and not (isinstance(value, str) and "@" in urlsplit(value).netloc):
+            kept[name] = value
+    return kept
 
 
 class Variables(EnvSettingsSource):

@@ -186,7 +186,8 @@ def add(journal: Journal, events: list[Event], context: ImportContext, report: I
     report.imported += receipt.appended
     report.exchanges += receipt.exchanges
     report.passages += receipt.passages
-    report.skipped.update({"already known": receipt.duplicates} if receipt.duplicates else {})
+    left_out = {"already known": receipt.duplicates, "forgotten": receipt.forgotten}
+    report.skipped.update({reason: count for reason, count in left_out.items() if count})
 
 
 def event_of(record: Record) -> Event | None:

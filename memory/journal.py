@@ -41,6 +41,7 @@ from memory.messages import (
     name_uuid,
 )
 from memory.migrations import MIGRATIONS
+from memory.selection import Selection, Tombstone, selection_from
 
 Derived = Literal["exchange", "passage"]
 Operation = Literal["upsert", "delete"]
@@ -302,9 +303,22 @@ class Journal:
             for row in self._rows("SELECT exchange_id FROM forgotten WHERE seq > :after", after=after)
         }
 
+    def tombstones(self) -> list[Tombstone]:
+        """Everything that was ever forgotten, oldest first, without its words."""
+        return [tombstone_of(row) for row in self._rows("SELECT * FROM tombstones ORDER BY at, receipt")]
+
     def passages(self, ids: Sequence[str] | None = None) -> Iterator[Passage]:
         """All passages by document, or those of `ids` that there are."""
         yield from (passage_from(found) for found in self._payloads("passages", ids, order="document"))
+
+    def documents(self) -> list[str]:
+        """The names of all documents, and of the tables that pairs were imported from."""
+        name = json_text(self._engine, "payload", "place", "name")
+        rows = self._rows(
+            f"SELECT document FROM documents UNION SELECT {name} FROM exchanges "
+            "WHERE substr(place_key || ':', 1, 10) = 'import:qa:' ORDER BY document"
+        )
+        return [row["document"] for row in rows]
 
     def document(self, document: str) -> tuple[int, str] | None:
         """The revision number and content hash of a document as last imported, or None."""
@@ -385,6 +399,10 @@ class Writer:
         """Execute one statement; the rows it returns, if any."""
         result = self._connection.execute(parsed(statement), values)
         return [dict(row) for row in result.mappings()] if result.returns_rows else []
+
+    def take_back(self) -> None:
+        """Undo everything of this transaction; nothing may follow in it."""
+        self._connection.rollback()
 
     def append(self, event: Event) -> bool:
         """Add one `cleaned` event; False when the same event is already there, whatever this one's payload says."""
@@ -576,6 +594,38 @@ class Writer:
         self.run("DELETE FROM exchanges WHERE id = :id", id=exchange_id)
         self.tell_index("delete", "exchange", exchange_id)
 
+    def drop_passage(self, passage_id: str) -> None:
+        """Remove a passage of which no line is left, and tell the index."""
+        self.run("DELETE FROM passages WHERE id = :id", id=passage_id)
+        self.tell_index("delete", "passage", passage_id)
+
+    def tombstones(self) -> list[Tombstone]:
+        """What must not come back."""
+        return [tombstone_of(row) for row in self.run("SELECT * FROM tombstones WHERE lifted = 0")]
+
+    def put_tombstone(self, tombstone: Tombstone) -> None:
+        """Keep a tombstone; one that is there already can only be lifted."""
+        self.run(
+            "INSERT INTO tombstones (receipt, at, selection, counts, lifted) "
+            "VALUES (:receipt, :at, :selection, :counts, :lifted) "
+            "ON CONFLICT (receipt) DO UPDATE SET lifted = excluded.lifted WHERE tombstones.lifted = 0",
+            receipt=tombstone.receipt,
+            at=time_text(tombstone.at),
+            selection=dumps(tombstone.selection.described()),
+            counts=dumps(tombstone.counts),
+            lifted=int(tombstone.lifted),
+        )
+
+    def mark_forgotten(self, exchange_id: str, *, after: int = 0) -> None:
+        """Number the forgetting of an exchange, above `after` and above all before it; numbers never come again."""
+        self.run(
+            "INSERT INTO forgotten (seq, exchange_id) "
+            "SELECT CASE WHEN coalesce(max(seq), 0) < :after THEN :after ELSE coalesce(max(seq), 0) END + 1, :id "
+            "FROM forgotten",
+            after=after,
+            id=exchange_id,
+        )
+
     def tell_index(self, op: Operation, kind: Derived, identity: str) -> None:
         self.run("INSERT INTO outbox (op, kind, id) VALUES (:op, :kind, :id)", op=op, kind=kind, id=identity)
 
@@ -652,6 +702,21 @@ def message_of(payload: str) -> Message:
 @lru_cache(maxsize=KEPT)
 def exchange_of(payload: str) -> Exchange:
     return exchange_from(json.loads(payload))
+
+
+def tombstone_of(row: Mapping[str, Any]) -> Tombstone:
+    return Tombstone(
+        receipt=row["receipt"],
+        at=time_of(row["at"]),
+        selection=chosen(row["selection"]),
+        counts=json.loads(row["counts"]),
+        lifted=bool(row["lifted"]),
+    )
+
+
+@lru_cache(maxsize=KEPT)
+def chosen(selection: str) -> Selection:
+    return selection_from(json.loads(selection))
 
 
 def event_of(row: Mapping[str, Any]) -> Event:

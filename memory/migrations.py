@@ -118,6 +118,16 @@ def m006_questions_by_normal_form(connection: Connection) -> None:
     connection.execute(sa.text("CREATE INDEX inbox_by_form ON inbox (normalised, state)"))
 
 
+def m007_tombstones(connection: Connection) -> None:
+    """What was forgotten, without its words, so that neither an archive nor an older journal brings it back."""
+    connection.execute(
+        sa.text(
+            "CREATE TABLE tombstones (receipt TEXT PRIMARY KEY, at TEXT NOT NULL, selection TEXT NOT NULL, "
+            "counts TEXT NOT NULL, lifted INTEGER NOT NULL)"
+        )
+    )
+
+
 MIGRATIONS: list[Migration] = [
     m001_initial,
     m002_long_questions_and_late_pieces,
@@ -125,4 +135,5 @@ MIGRATIONS: list[Migration] = [
     m004_members_and_places,
     m005_forgotten,
     m006_questions_by_normal_form,
+    m007_tombstones,
 ]

@@ -40,10 +40,11 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Receipt:
-    """What one write did: new events, events that were there already, exchanges and passages that changed."""
+    """What one write did: new events, those there already, those forgotten before; exchanges and passages changed."""
 
     appended: int
     duplicates: int
+    forgotten: int
     exchanges: int
     passages: int
 
@@ -68,13 +69,17 @@ Touched = dict[Conversation, list[datetime]]
 def remember(journal: Journal, events: Iterable[Event], *, creator: frozenset[str]) -> Receipt:
     """Append `events` and derive what follows, in one transaction, committed on return.
 
-    `creator` holds the person keys of the creator. Raises ServiceTrouble when the journal cannot be written; then
-    nothing of this call is kept and it may be repeated as it is.
+    `creator` holds the person keys of the creator. What was forgotten is left out, wherever it comes from. Raises
+    ServiceTrouble when the journal cannot be written; nothing of this call is kept then and it may be repeated.
     """
     touched: Touched = defaultdict(list)
-    counts = {"appended": 0, "duplicates": 0, "exchanges": 0, "passages": 0}
+    counts = {"appended": 0, "duplicates": 0, "forgotten": 0, "exchanges": 0, "passages": 0}
     with journal.writing() as writer:
+        tombstones = writer.tombstones()
         for event in map(cleaned, events):
+            if any(tombstone.covers(event) for tombstone in tombstones):
+                counts["forgotten"] += 1
+                continue
             if not writer.append(event):
                 counts["duplicates"] += 1
                 continue

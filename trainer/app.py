@@ -18,21 +18,25 @@ from infra.processes import die_with_parent
 from infra.queue import make_app
 from infra.runs import Runs
 from infra.settings import Settings, load_settings
-from trainer.tasks import register, ring_due
+from trainer.tasks import register, register_retention, ring_due
 
 # Sunday night, when communities are quietest; each scheduler may ring, the run's key lets one run through.
 WEEKLY = {"weekly": {"task": "trainer.weekly", "schedule": crontab(minute=17, hour=3, day_of_week=0)}}
+# Once a day, also where the machine sleeps at night: what was missed is due at the next start.
+DAILY = {"retention": {"task": "trainer.retention", "schedule": 24 * 3600.0}}
 
 
 def queue_app(settings: Settings) -> Celery:
     """The application that sends and receives doorbells for this installation."""
     weekly: dict[str, Any] = WEEKLY if settings.training.weekly else {}
-    return make_app(settings.queue.url, settings.data_folder / "queue", weekly=weekly)
+    daily: dict[str, Any] = DAILY if settings.retention.limited else {}
+    return make_app(settings.queue.url, settings.data_folder / "queue", schedule={**weekly, **daily})
 
 
 def work(settings: Settings) -> None:
     """Be a worker until told to stop."""
     app, runs, stopping = queue_app(settings), Runs(connect(settings.journal_url)), threading.Event()
+    register_retention(app, settings)
     register(app, runs, home=settings.home, log=settings.data_folder / "logs" / "training.log", stopping=stopping)
     # Celery keeps only weak references to receivers: these two live as long as this frame does.
     ready = worker_ready.connect(lambda **_: ring_due(app, runs), weak=False)

@@ -6,6 +6,7 @@ whoever holds datasets and adapters finds out by itself, also after a crash or o
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from infra.adapters import AdapterStore
@@ -15,18 +16,30 @@ from infra.runs import Runs
 from memory.journal import Journal
 
 
-def follow_forgotten(data_folder: Path, journal: Journal, runs: Runs) -> None:
+@dataclass(frozen=True)
+class Followed:
+    """What a forgetting cost trainings: versions that are tainted now, and files of frozen runs that are gone."""
+
+    tainted: tuple[str, ...] = ()
+    files: int = 0
+
+
+def follow_forgotten(data_folder: Path, journal: Journal, runs: Runs) -> Followed:
     """Taint the adapters that learned what was forgotten, and remove the ended runs that hold it.
 
     What a run under way froze is its own to remove: it begins anew when it is taken up again, and publishes nothing.
     """
     store = AdapterStore(data_folder / "adapters")
-    for version in store.versions():
-        if store.tainted(version) is None and learned_forgotten(store, version, journal):
-            store.taint(version, "it learned what was forgotten since")
-    for folder in (data_folder / "runs").glob("*/"):
-        if not active(runs, folder.name) and holds_forgotten(folder, journal):
-            shutil.rmtree(folder, ignore_errors=True)
+    clean = (version for version in store.versions() if store.tainted(version) is None)
+    tainted = [version for version in clean if learned_forgotten(store, version, journal)]
+    for version in tainted:
+        store.taint(version, "it learned what was forgotten since")
+    ended = [each for each in (data_folder / "runs").glob("*/") if not active(runs, each.name)]
+    gone = [folder for folder in ended if holds_forgotten(folder, journal)]
+    files = sum(path.is_file() for folder in gone for path in folder.rglob("*"))
+    for folder in gone:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Followed(tuple(tainted), files)
 
 
 def learned_forgotten(store: AdapterStore, version: str, journal: Journal) -> bool:

@@ -8,6 +8,9 @@ from celery import Celery
 
 from infra.queue import ring
 from infra.runs import Runs
+from infra.settings import Settings
+from memory.journal import Journal
+from memory.retention import Retention, expire
 from trainer.supervise import supervise
 
 
@@ -34,6 +37,19 @@ def register(app: Celery, runs: Runs, *, home: Path, log: Path, stopping: thread
         year, week, _ = now().isocalendar()
         made, _ = runs.create("retrain", f"weekly:{year}-W{week:02}", options={}, now=now())
         ring(app, made.id)
+
+
+def register_retention(app: Celery, settings: Settings) -> None:
+    """Give the application the task that lets expire what was kept long enough."""
+
+    @app.task(name="trainer.retention")
+    def retention() -> None:
+        journal = Journal.open(settings.journal_url)
+        try:
+            rule = Retention(**settings.retention.model_dump())
+            expire(journal, rule, creator=settings.answering, now=now())
+        finally:
+            journal.close()
 
 
 def ring_due(app: Celery, runs: Runs) -> None:

@@ -192,7 +192,7 @@ def open_twin(settings: Settings) -> TwinHere:
         memory.recall,
         voice=voice,
         manner=manner(settings),
-        creator=settings.creator_keys | frozenset(settings.creator.teachers),
+        creator=settings.answering,
         silenced=lambda: silenced(memory.journal),
         clock=now,
     )

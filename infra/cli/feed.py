@@ -95,24 +95,3 @@ def tell(document: dict[str, Any], sentence: str, *, as_json: bool) -> None:
         print_json(document)
     else:
         err().print(sentence)
-
-
-def forget(home: Path | None, author: str, *, as_json: bool) -> None:
-    """Erase what one person wrote, and taint the voices that learned from it."""
-    from infra.cli.operations import House
-    from memory.forget import forget_person
-
-    settings = settings_of(home)
-    if ":" not in author:
-        raise UserMistake(f"{author!r} must be PLATFORM:ID, for example discord:1234.")
-    journal = open_journal(settings)
-    creator = settings.creator_keys | frozenset(settings.creator.teachers)
-    done = forget_person(journal, author, creator=creator, now=now())
-    House(settings, journal).follow_forgotten()
-    receipt = {
-        "receipt": done.receipt,
-        "messages": done.messages,
-        "exchanges": len(done.exchanges),
-        "events": done.events,
-    }
-    tell(receipt, ", ".join(f"{count} {what}" for what, count in receipt.items()), as_json=as_json)

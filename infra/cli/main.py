@@ -189,14 +189,59 @@ def silence(
 
 @app.command()
 def forget(
-    author: Annotated[str, typer.Option(help="PLATFORM:ID of the person to forget.")],
+    home: Home = None,
+    author: Annotated[str, typer.Option(help="PLATFORM:ID of a person: what they wrote, and was made of it.")] = "",
+    place: Annotated[str, typer.Option(help="PLATFORM:ID of a channel or group, its threads included.")] = "",
+    exchange: Annotated[str, typer.Option(help="The id of one question with its answer.")] = "",
+    document: Annotated[str, typer.Option(help="The name of an imported document.")] = "",
+    source: Annotated[str, typer.Option(help="How it came, for example chat-export.")] = "",
+    after: Annotated[str, typer.Option(help="What was said from this date on.")] = "",
+    before: Annotated[str, typer.Option(help="What was said before this date.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    retention: Annotated[bool, typer.Option("--retention", help="Let expire what [retention] says.")] = False,
+    receipts: Annotated[bool, typer.Option("--receipts", help="List what was forgotten.")] = False,
+    lift: Annotated[str, typer.Option(metavar="RECEIPT", help="Let what it names be imported again.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Erase from memory, datasets and voices what fits everything given; a receipt of what went."""
+    from infra.cli import forgetting
+
+    if receipts:
+        forgetting.receipts(home, as_json=as_json)
+    elif lift:
+        forgetting.lift_receipt(home, lift)
+    elif retention:
+        forgetting.retention(home, as_json=as_json)
+    else:
+        wanted = forgetting.Wanted(author, place, exchange, document, source, after, before)
+        forgetting.forget(home, wanted, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="The tar to write; with --keep the folder for it.")],
+    keep: Annotated[int, typer.Option(min=0, help="Keep this many in the folder, and remove older ones.")] = 0,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Erase what one person wrote from journal, index and datasets; a receipt of what went."""
-    from infra.cli.feed import forget as run
+    """Write journal, adapters and settings without secrets into one file, while running."""
+    from infra.cli.keeping import backup as run
 
-    run(home, author, as_json=as_json)
+    run(home, target, keep=keep, as_json=as_json)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="A backup.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Instead of what is here.")] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Bring a backup back, without what was forgotten since; the index is made anew at the next start."""
+    from infra.cli.keeping import restore as run
+
+    run(home, source, replace=replace, as_json=as_json)
 
 
 @dataset_app.command("build")

@@ -1,9 +1,10 @@
 """What the bot's admins set in motion, with the parts of this installation. See `bot/community.py`, Operations."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra.adapters import BASE
 from infra.cli.compose import adapter_store, now, open_runs, set_silence, silenced
@@ -13,6 +14,9 @@ from infra.runs import document
 from infra.settings import Settings
 from memory.journal import Journal
 
+if TYPE_CHECKING:
+    from trainer.frozen import Followed
+
 
 def running_twin(settings: Settings) -> Remote | None:
     """The API of the running twin: on another machine where the settings name one, else on this."""
@@ -20,6 +24,13 @@ def running_twin(settings: Settings) -> Remote | None:
         token = settings.api.token
         return Remote(settings.bot.api.rstrip("/"), token.get_secret_value() if token else None)
     return Remote.find(settings)
+
+
+def drop_playground(settings: Settings) -> None:
+    """Remove what a playground left: a copy of memory from before the forgetting. A later one is copied anew."""
+    copy = settings.data_folder / "playground"
+    if copy.exists() and Remote.find(settings.model_copy(update={"data": copy})) is None:
+        shutil.rmtree(copy, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -79,18 +90,23 @@ class House:
     def silenced(self) -> bool:
         return silenced(self.journal)
 
-    def follow_forgotten(self) -> None:
-        from trainer.frozen import follow_forgotten
+    def follow_forgotten(self) -> "Followed":
+        from memory.tombstones import follow_tombstones
+        from trainer.frozen import Followed, follow_forgotten
 
         if self.settings.bot.api:
-            return  # the machine that keeps the adapters follows by itself, see `infra/desk/server.py`
-        follow_forgotten(self.settings.data_folder, self.journal, open_runs(self.settings, self.journal))
+            return Followed()  # the machine that keeps the adapters follows by itself, see `infra/desk/server.py`
+        folder = self.settings.data_folder
+        follow_tombstones(folder, self.journal, creator=self.settings.answering)
+        drop_playground(self.settings)
+        followed = follow_forgotten(folder, self.journal, open_runs(self.settings, self.journal))
         store, twin = adapter_store(self.settings), running_twin(self.settings)
         current, canary = store.current(), store.canary()
         if current is not None and store.tainted(current):
             twin.post("/admin/voices/promote", version=BASE) if twin is not None else store.point(None)
         elif canary is not None and store.tainted(canary.version):
             twin.post("/admin/voices/canary/stop", version=canary.version) if twin is not None else store.end_canary()
+        return followed
 
     def permission(self) -> tuple[str, str] | None:
         recorded = self.settings.permissions.discord_training

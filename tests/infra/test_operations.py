@@ -47,7 +47,7 @@ def test_a_voice_that_learned_what_was_forgotten_speaks_no_more(house: House, bo
     store = published(house, "v1", bobs.id)
     store.point("v1")
 
-    understudy(house.settings.home, "forget", "--author", BOB.key)
+    understudy(house.settings.home, "forget", "--author", BOB.key, "--yes")
 
     assert store.current() is None
     with pytest.raises(Refused, match="tainted"):
@@ -60,7 +60,7 @@ def test_a_canary_that_learned_what_was_forgotten_ends(house: House, bobs: Excha
     store.point("v1")
     store.try_out("v2", 0.5, now=NOON)
 
-    understudy(house.settings.home, "forget", "--author", BOB.key)
+    understudy(house.settings.home, "forget", "--author", BOB.key, "--yes")
 
     assert (store.current(), store.canary()) == ("v1", None)
 

@@ -14,10 +14,11 @@ from infra.errors import Refused, ServiceTrouble
 from infra.files import write_json
 from infra.runs import Runs
 from infra.settings import load_settings
-from memory.forget import forget_person
+from memory.forget import forget
 from memory.journal import Journal
 from memory.messages import Source
 from memory.remember import consent_event, exchange_event, remember
+from memory.selection import Selection
 from tests.memory.making import taught
 from tests.people import BOB, CREATOR, NOON
 from trainer.cycle import Work, harvested, published, refuse_forgotten
@@ -45,7 +46,7 @@ def work(home: Path) -> Iterator[Work]:
 
 
 def forget_bob(work: Work) -> None:
-    forget_person(work.journal, BOB.key, creator=CREATOR, now=NOON)
+    forget(work.journal, Selection(person=BOB.key), creator=CREATOR, now=NOON)
 
 
 def harvest(work: Work) -> list[str]:

@@ -1,0 +1,136 @@
+"""A backup: one tar with a manifest of its files' hashes, whole or absent, and the way back out of it.
+
+Knows nothing of what is in the files. Whatever a tar says that its manifest does not, or that would land outside the
+folder it is unpacked into, is refused.
+"""
+
+import io
+import json
+import os
+import shutil
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from infra.errors import ServiceTrouble, UserMistake
+from infra.files import MANIFEST, read_json, sha256_of, sync_folder, write_json
+
+FORMAT = 1
+# Where an installation remembers the backups it made; also the pattern of those that rotate.
+LISTED = "backups.json"
+ROTATING = "understudy-*.tar"
+
+
+def write_backup(path: Path, files: Mapping[str, Path], described: Mapping[str, Any]) -> dict[str, Any]:
+    """Pack `files` under their names, the manifest first; readable by its owner only. Returns the manifest.
+
+    Raises ServiceTrouble when it cannot be written; nothing is left of it then.
+    """
+    manifest = {**described, "format": FORMAT, "files": {name: sha256_of(file) for name, file in files.items()}}
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch(mode=0o600)
+        with part.open("r+b") as out:
+            with tarfile.open(fileobj=out, mode="w:gz" if path.name.endswith("gz") else "w") as tar:
+                add_manifest(tar, manifest)
+                for name, file in files.items():
+                    tar.add(file, name, recursive=False, filter=anonymous)
+            os.fsync(out.fileno())
+        part.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise ServiceTrouble(f"Could not write {str(path)!r}: {error.strerror or error}.") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return manifest
+
+
+def add_manifest(tar: tarfile.TarFile, manifest: Mapping[str, Any]) -> None:
+    content = json.dumps(manifest, ensure_ascii=False, indent=2, sort_keys=True).encode()
+    entry = tarfile.TarInfo(MANIFEST)
+    entry.size, entry.mode = len(content), 0o600
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """An entry that does not say who owned the file."""
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    return entry
+
+
+def peek(path: Path, name: str) -> bytes:
+    """One file of a backup. Raises UserMistake when it is none, or has no such file."""
+    with opened(path) as tar:
+        try:
+            found = tar.extractfile(name)
+        except KeyError:
+            found = None
+        if found is None:
+            raise UserMistake(f"{str(path)!r} has no {name!r} in it; it is no backup of an Understudy.")
+        return found.read()
+
+
+def unpack(path: Path, folder: Path) -> dict[str, Any]:
+    """Unpack a backup into an empty `folder`, and compare every file's hash; returns its manifest.
+
+    Raises UserMistake for what is no backup, or was changed since it was made.
+    """
+    manifest = json.loads(peek(path, MANIFEST))
+    if manifest.get("format") != FORMAT:
+        raise UserMistake(f"{str(path)!r} has format {manifest.get('format')!r}; this program reads {FORMAT}.")
+    with opened(path) as tar:
+        for entry in tar:
+            if entry.name != MANIFEST:
+                unpack_entry(tar, entry, folder, known=manifest["files"])
+    for name, expected in manifest["files"].items():
+        file = folder / name
+        if not file.is_file() or sha256_of(file) != expected:
+            raise UserMistake(f"{name!r} in the backup {str(path)!r} is missing or damaged. Nothing was restored.")
+    return dict(manifest)
+
+
+def unpack_entry(tar: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path, *, known: Mapping[str, str]) -> None:
+    """One plain file of the manifest; anything else, such as a link or a path out of the folder, is refused."""
+    path = PurePosixPath(entry.name)
+    source = tar.extractfile(entry) if entry.isreg() else None
+    if source is None or entry.name not in known or path.is_absolute() or ".." in path.parts:
+        raise UserMistake(f"The backup holds {entry.name!r}, which no backup of ours does. Nothing was restored.")
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb") as out:
+        shutil.copyfileobj(source, out)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tarfile.TarFile]:
+    """The tar. Raises UserMistake when it cannot be read as one."""
+    try:
+        with tarfile.open(path, "r:*") as tar:
+            yield tar
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        why = getattr(error, "strerror", None) or "it is no tar, or it is cut off"
+        raise UserMistake(f"The backup {str(path)!r} cannot be read: {why}.") from error
+
+
+def rotate(folder: Path, keep: int) -> list[Path]:
+    """Remove all but the newest `keep` backups of a folder; returns those that went."""
+    old = sorted(folder.glob(ROTATING))[:-keep]
+    for path in old:
+        path.unlink()
+    return old
+
+
+def note_backup(data_folder: Path, path: Path) -> None:
+    """Remember where a backup is, and no longer those that are gone."""
+    write_json(data_folder / LISTED, sorted({*backups(data_folder), str(path)}))
+
+
+def backups(data_folder: Path) -> list[str]:
+    """The backups that were made here and are still where they were written."""
+    path = data_folder / LISTED
+    return [each for each in (read_json(path) if path.is_file() else []) if Path(each).is_file()]

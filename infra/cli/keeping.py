@@ -1,0 +1,187 @@
+"""`understudy backup` and `restore`: everything but the base models and what can be made again, in one file.
+
+What was forgotten stays forgotten: a restored journal is brought to every tombstone that this installation knows, and
+to every decision that people made about their data since, before anything reads it.
+"""
+
+import shutil
+import tempfile
+import tomllib
+from pathlib import Path
+
+import tomli_w
+
+from infra.backup import LISTED, note_backup, peek, rotate, unpack, write_backup
+from infra.cli.compose import now, open_journal
+from infra.cli.console import err, out, print_json
+from infra.cli.operations import House
+from infra.database import copy_database
+from infra.errors import ServiceTrouble, UnderstudyError, UserMistake
+from infra.remote import Remote
+from infra.settings import CONFIG, Settings, find_home, load_settings, without_secrets
+from memory.forget import bury_again
+from memory.journal import Journal
+from memory.messages import Event, Kind
+from memory.remember import remember
+from memory.retention import Retention, expire
+from memory.tombstones import FILE, follow_tombstones, read_tombstones
+
+JOURNAL = "journal.db"
+# What a restored installation keeps of the one it replaces: it is no part of a backup, and holds nothing forgotten.
+STAYS = ("models", "run", "logs", LISTED)
+DECISIONS = (Kind.CHOICE, Kind.CONSENT, Kind.LISTENING)
+
+
+def backup(home: Path | None, target: Path, *, keep: int, as_json: bool) -> None:
+    """Write a backup; with `keep` into a folder where older ones go."""
+    settings, made = load_settings(find_home(home)), now()
+    path = (target / f"understudy-{made:%Y%m%dT%H%M%SZ}.tar" if keep else target).resolve()
+    if path.exists():
+        raise UserMistake(f"{str(path)!r} is there already; name another file, or a folder with --keep 7.")
+    journal = open_journal(settings)
+    with tempfile.TemporaryDirectory(prefix=".backup-", dir=settings.data_folder) as folder:
+        files = staged(settings, journal, Path(folder))
+        manifest = write_backup(path, files, {"made": made.isoformat(), "counts": journal.counts()})
+    note_backup(settings.data_folder, path)
+    gone = rotate(path.parent, keep) if keep else []
+    if as_json:
+        print_json({"backup": str(path), "files": len(manifest["files"]), "removed": [str(each) for each in gone]})
+    else:
+        out().print(f"{path}: {len(manifest['files'])} files, {path.stat().st_size / 1e6:.1f} MB.")
+        for each in gone:
+            out().print(f"Removed {each}.")
+
+
+def staged(settings: Settings, journal: Journal, folder: Path) -> dict[str, Path]:
+    """The files of a backup by their names in it; those that may change meanwhile are copied into `folder` first."""
+    data = settings.data_folder
+    copy_database(journal.engine, folder / JOURNAL)
+    given = (settings.home / CONFIG).read_bytes()
+    (folder / CONFIG).write_bytes(harmless(given))
+    changing = [data / FILE, *(data / "adapters").glob("*.json")]
+    for path in (each for each in changing if each.is_file()):
+        copy = folder / path.relative_to(data)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(path, copy)
+    # A version's folder never changes once it is there; one whose name begins with a dot is not there yet.
+    versions = [each for each in (data / "adapters").glob("*/") if not each.name.startswith(".")]
+    found = {str(each.relative_to(folder)): each for each in folder.rglob("*") if each.is_file()}
+    found |= {str(f.relative_to(data)): f for each in versions for f in sorted(each.rglob("*")) if f.is_file()}
+    return found
+
+
+def harmless(given: bytes) -> bytes:
+    """A settings file without its secrets."""
+    return tomli_w.dumps(without_secrets(tomllib.loads(given.decode()))).encode()
+
+
+def restore(home: Path | None, source: Path, *, replace: bool, as_json: bool) -> None:
+    """Unpack beside the data folder, forget again what was forgotten, and only then take the data folder's place."""
+    place = find_home(home).resolve()
+    settings = settings_here_or_in(source, place)
+    refuse_restore(settings, replace=replace)
+    data = settings.data_folder
+    fresh = data.with_name(f".{data.name}.restoring")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        fresh.mkdir(parents=True)
+        manifest = unpack(source, fresh)
+        again = bring_up_to_date(settings, fresh)
+        given = (fresh / CONFIG).read_bytes()
+        (fresh / CONFIG).unlink()
+        take_place(fresh, data)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    if not (place / CONFIG).exists():
+        (place / CONFIG).write_bytes(given)
+    if as_json:
+        print_json({"restored": str(source), "made": manifest["made"], "forgotten_again": again})
+        return
+    out().print(f"Restored what was backed up at {manifest['made']}. {again} forgettings since were applied again.")
+
+
+def settings_here_or_in(source: Path, home: Path) -> Settings:
+    """The settings of the installation that is here; of the backup where there is none."""
+    if (home / CONFIG).exists():
+        return load_settings(home)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / CONFIG).write_bytes(peek(source, CONFIG))
+        return load_settings(Path(folder)).model_copy(update={"home": home})
+
+
+def refuse_restore(settings: Settings, *, replace: bool) -> None:
+    """Raise UserMistake where a restore would do harm."""
+    data = settings.data_folder
+    if settings.journal.url:
+        raise UserMistake(
+            "journal.url names a database of its own: restore that with its own tools, then start the twin."
+        )
+    if (running := Remote.find(settings)) is not None:
+        raise UserMistake(f"This twin is running, at {running.url}; stop it first.")
+    if not replace and any(data.glob("*")):
+        raise UserMistake(f"{str(data)!r} is not empty: add --replace to put the backup in its place.")
+
+
+def bring_up_to_date(settings: Settings, fresh: Path) -> int:
+    """Let the restored journal know what was forgotten and decided since; returns how many forgettings that was."""
+    restored = settings.model_copy(update={"data": fresh})
+    journal = open_journal(restored)
+    try:
+        decisions = known_here(settings)
+        remember(journal, decisions, creator=settings.answering)
+        tombstones, last = read_tombstones(settings.data_folder)
+        again = bury_again(journal, tombstones, last=last, creator=settings.answering)
+        expire(journal, Retention(**settings.retention.model_dump()), creator=settings.answering, now=now())
+        House(restored, journal).follow_forgotten()
+        if settings.index.url:
+            journal.outbox_rebuild()
+    finally:
+        journal.close()
+    return again
+
+
+def known_here(settings: Settings) -> list[Event]:
+    """The decisions in the journal that is to be replaced; its tombstones are written beside it on the way."""
+    if not (settings.data_folder / JOURNAL).is_file():
+        return []
+    try:
+        journal = open_journal(settings)
+    except UnderstudyError as error:
+        err().print(f"The journal here cannot be read, so choices made since the backup are lost: {error}")
+        return []
+    try:
+        follow_tombstones(settings.data_folder, journal, creator=settings.answering)
+        return [event for kind in DECISIONS for event in every(journal, kind)]
+    finally:
+        journal.close()
+
+
+def every(journal: Journal, kind: Kind) -> list[Event]:
+    """All events of a kind."""
+    found: list[Event] = []
+    last = 0
+    while batch := journal.events(kind=kind, after=last):
+        found += [event for _, event in batch]
+        last = batch[-1][0]
+    return found
+
+
+def take_place(fresh: Path, data: Path) -> None:
+    """Two renames; until the second one, what was there is whole beside it. What is no part of a backup moves over."""
+    aside = data.with_name(f".{data.name}.replaced")
+    try:
+        if aside.exists() and not data.exists():
+            aside.rename(data)
+        shutil.rmtree(aside, ignore_errors=True)
+        if data.exists():
+            data.rename(aside)
+        fresh.rename(data)
+    except OSError as error:
+        if aside.exists() and not data.exists():
+            aside.rename(data)
+        why = f"{error.strerror}; it must not be a mount point"
+        raise ServiceTrouble(f"{str(data)!r} could not be replaced: {why}. Nothing was restored.") from error
+    for name in STAYS:
+        if (aside / name).exists():
+            (aside / name).rename(data / name)
+    shutil.rmtree(aside, ignore_errors=True)
