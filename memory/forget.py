@@ -25,6 +25,8 @@ from memory.selection import Selection, Tombstone, message_key
 # Lines of the journal by number.
 Lines = dict[int, Event]
 SAID = frozenset({Kind.MESSAGE, Kind.EDIT})
+# After every time that can be kept.
+LAST = "9999"
 COUNTED = {
     Kind.PASSAGE: "passages",
     Kind.QUESTION: "questions",
@@ -75,8 +77,7 @@ def rehearse(journal: Journal, selection: Selection, *, creator: frozenset[str],
 
 def bury(writer: Writer, selection: Selection, *, creator: frozenset[str], now: datetime) -> Forgotten:
     """Erase within a transaction, and keep the tombstone."""
-    gone = {seq: event for seq, event in lines(writer) if selection.fits(event)}
-    counts, exchanges = erase(writer, gone, creator=creator)
+    counts, exchanges = erase(writer, fitting(writer, selection), creator=creator)
     receipt = name_uuid("forget", dumps(selection.described()), now.isoformat())
     # Platforms date messages by the second: what is said in the second of the forgetting is not from before it.
     tombstone = Tombstone(receipt, now.replace(microsecond=0), selection.sealed(salt(writer)), counts)
@@ -123,12 +124,11 @@ def selection_of_exchange(journal: Journal, selection: Selection) -> Selection:
 
 def known_of(journal: Journal, person: str) -> list[dict[str, Any]]:
     """Everything the journal holds of one person, oldest first, as they may read it."""
-    named = Selection(person=person)
     with journal.writing() as writer:
-        found = [event for _, event in lines(writer) if named.fits(event)]
+        found = fitting(writer, Selection(person=person))
     return [
         {"when": time_text(each.at), "what": str(each.kind), "where": each.place, "content": each.payload}
-        for each in found
+        for each in found.values()
     ]
 
 
@@ -155,14 +155,31 @@ def erase(
     return {"messages": len(said), "exchanges": len(exchanges), **kinds, "events": deleted}, exchanges
 
 
-def lines(writer: Writer, *kinds: Kind, before: str = "9999") -> Iterator[tuple[int, Event]]:
+def fitting(writer: Writer, selection: Selection) -> Lines:
+    """The lines that a selection fits. The database leaves out most others: reading a line takes far longer there."""
+    where, values = ["at >= :after"], {"after": time_text(selection.after) if selection.after else ""}
+    if selection.person:
+        where += [f"(kind = 'exchange' OR {writer.json_text('author', 'id')} = :person)"]
+        values["person"] = selection.person.partition(":")[2]
+    if selection.place:
+        where += ["(kind = 'exchange' OR place = :id OR substr(place, 1, length(:place)) = :place)"]
+        values |= {"place": selection.place, "id": selection.place.partition(":")[2]}
+    before = time_text(selection.before) if selection.before else LAST
+    found = lines(writer, before=before, where=" AND ".join(where), **values)
+    return {seq: event for seq, event in found if selection.fits(event)}
+
+
+def lines(
+    writer: Writer, *kinds: Kind, before: str = LAST, where: str = "1 = 1", **values: str
+) -> Iterator[tuple[int, Event]]:
     """The lines of the journal with their numbers, in order: all of them, or those of some kinds."""
     last = 0
     chosen = f"AND kind IN ({', '.join(repr(str(kind)) for kind in kinds)})" if kinds else ""
     while rows := writer.run(
-        f"SELECT * FROM events WHERE seq > :last AND at < :before {chosen} ORDER BY seq LIMIT 1000",
+        f"SELECT * FROM events WHERE seq > :last AND at < :before AND {where} {chosen} ORDER BY seq LIMIT 1000",
         last=last,
         before=before,
+        **values,
     ):
         yield from ((row["seq"], event_of(row)) for row in rows)
         last = rows[-1]["seq"]

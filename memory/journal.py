@@ -400,6 +400,10 @@ class Writer:
         result = self._connection.execute(parsed(statement), values)
         return [dict(row) for row in result.mappings()] if result.returns_rows else []
 
+    def json_text(self, column: str, *path: str) -> str:
+        """SQL for a text inside a column of JSON."""
+        return json_text(self._connection.engine, column, *path)
+
     def take_back(self) -> None:
         """Undo everything of this transaction; nothing may follow in it."""
         self._connection.rollback()
