@@ -6,6 +6,7 @@ a power cut and readers never wait for a writer; writers take their lock at the 
 
 import contextlib
 import re
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +17,18 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
 from infra.errors import ServiceTrouble, UserMistake
+from infra.files import sync_folder
 
 Migration = Callable[[Connection], None]
 
 # How long a writer waits for another process's transaction before it gives up, in seconds.
 LOCK_WAIT_S = 20
+# What stands in the URL of an encrypted SQLite file before the path of its key; the key itself is in no URL.
+KEYED = "?key_file="
+UNREADABLE = {
+    False: "is not a database that can be read. If it is encrypted, journal.key_file must name its key.",
+    True: "cannot be read with this key. It is another's, or the journal is not encrypted: understudy journal encrypt",
+}
 # Any constant; it only has to be ours among the advisory locks of a shared PostgreSQL.
 MIGRATION_LOCK = 7_301_190_522
 
@@ -31,17 +39,77 @@ def connect(url: str) -> Engine:
     Raises UserMistake for a URL of another kind, one without a file, and a folder that cannot be made.
     """
     if url.startswith("sqlite:///"):
-        make_folder(url.removeprefix("sqlite:///"))
-        engine = sa.create_engine(url, connect_args={"timeout": LOCK_WAIT_S})
-        event.listen(engine, "connect", prepare_sqlite)
-        event.listen(engine, "begin", begin_sqlite)
-        return engine
+        file, _, key_file = url.removeprefix("sqlite:///").partition(KEYED)
+        make_folder(file)
+        return connect_sqlite(file, key_of(Path(key_file)) if key_file else "")
     if url.startswith(("postgresql://", "postgresql+psycopg://")):
         address = re.sub(r"^postgresql(\+psycopg)?", "postgresql+psycopg", url)
         engine = sa.create_engine(address, pool_pre_ping=True)
         event.listen(engine, "connect", prepare_postgresql)
         return engine
     raise UserMistake(f"The journal's URL must begin with sqlite:/// or postgresql://, not {url.split(':')[0]!r}.")
+
+
+def connect_sqlite(file: str, key: str) -> Engine:
+    """An engine for an SQLite file; with a key one that SQLCipher encrypts."""
+    module = sqlcipher() if key else sqlite3
+    engine = sa.create_engine(f"sqlite:///{file}", module=module, connect_args={"timeout": LOCK_WAIT_S})
+
+    def prepare(connection: Any, _: object) -> None:
+        try:
+            prepare_sqlite(connection, key)
+        except module.DatabaseError as error:
+            if "not a database" not in str(error):
+                raise
+            raise ServiceTrouble(f"The journal {file!r} {UNREADABLE[bool(key)]}", permanent=True) from error
+
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", begin_sqlite)
+    return engine
+
+
+def sqlcipher() -> Any:
+    """SQLCipher's driver. Raises UserMistake where it is not installed."""
+    try:
+        from sqlcipher3 import dbapi2
+    except ImportError as error:
+        raise UserMistake('journal.key_file needs SQLCipher: pip install "understudy[encryption]".') from error
+    return dbapi2
+
+
+def key_of(path: Path) -> str:
+    """The key in a file. Raises UserMistake for one that anybody may read, and for what is no key."""
+    try:
+        key, mode = path.read_text(encoding="ascii").strip(), path.stat().st_mode
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserMistake(f"The key of the journal, {str(path)!r}, cannot be read: {error}.") from error
+    if mode & 0o004:
+        raise UserMistake(f"Anybody on this machine may read the key of the journal: chmod 600 {path}")
+    if not re.fullmatch("[0-9a-fA-F]{64}", key):
+        raise UserMistake(f"{str(path)!r} holds no key of 64 hexadecimal digits; make one with: openssl rand -hex 32")
+    return key
+
+
+def encrypt(file: Path, key_file: Path) -> None:
+    """Put an encrypted copy in the place of a plain SQLite file that nobody has open; it is whole or not there.
+
+    Raises UserMistake when the file is not a plain database.
+    """
+    key, part = key_of(key_file), file.with_name(f".{file.name}.part")
+    part.unlink(missing_ok=True)
+    module = sqlcipher()
+    try:
+        with contextlib.closing(module.connect(file, isolation_level=None)) as plain:
+            plain.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            plain.execute(f"ATTACH DATABASE ? AS encrypted KEY \"x'{key}'\"", (str(part),))
+            plain.execute("SELECT sqlcipher_export('encrypted')").fetchall()
+            plain.execute("DETACH DATABASE encrypted")
+        part.replace(file)
+        sync_folder(file.parent)
+    except module.DatabaseError as error:
+        raise UserMistake(f"{str(file)!r} cannot be encrypted: {error}. It may be encrypted already.") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def make_folder(file: str) -> None:
@@ -55,9 +123,11 @@ def make_folder(file: str) -> None:
         raise UserMistake(f"The folder of the journal {file!r} cannot be made: {why}.") from error
 
 
-def prepare_sqlite(connection: Any, _: object) -> None:
+def prepare_sqlite(connection: Any, key: str) -> None:
     """Pragmas of every new connection. The driver's own transaction handling is off: `begin_sqlite` does it."""
     connection.isolation_level = None
+    if key:
+        connection.execute(f"PRAGMA key = \"x'{key}'\"")
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -112,21 +182,23 @@ def settle(engine: Engine) -> None:
         connection.close()
 
 
-def copy_database(engine: Engine, path: Path) -> None:
-    """A consistent copy of an SQLite database as a file of its own, while others write to it.
+def copy_database(url: str, path: Path) -> None:
+    """A consistent copy of an SQLite database as a file of its own, while others write to it; encrypted if it is.
 
     Raises UserMistake for PostgreSQL, which has its own tool, and ServiceTrouble when it cannot be written.
     """
-    if engine.dialect.name != "sqlite":
+    if not url.startswith("sqlite:///"):
         raise UserMistake("The journal is on PostgreSQL: back it up with pg_dump, and the adapters' folder beside it.")
-    source = engine.raw_connection()
+    _, keyed, key_file = url.partition(KEYED)
+    source, target = connect(url), connect(f"sqlite:///{path}{keyed}{key_file}")
     try:
-        with contextlib.closing(engine.dialect.loaded_dbapi.connect(path)) as target:
-            source.dbapi_connection.backup(target)  # type: ignore[union-attr]  # the driver's own method
-    except engine.dialect.loaded_dbapi.Error as error:
+        with contextlib.closing(source.raw_connection()) as known, contextlib.closing(target.raw_connection()) as copy:
+            known.dbapi_connection.backup(copy.dbapi_connection)  # type: ignore[union-attr]
+    except source.dialect.loaded_dbapi.Error as error:
         raise ServiceTrouble(f"Could not copy the database to {str(path)!r}: {error}.") from error
     finally:
-        source.close()
+        source.dispose()
+        target.dispose()
 
 
 def trouble(doing: str, error: sa.exc.DBAPIError | sa.exc.TimeoutError) -> ServiceTrouble:

@@ -68,9 +68,13 @@ class CreatorSettings(Section):
 
 
 class JournalSettings(Section):
-    """Empty `url` means SQLite in the data folder; otherwise postgresql+psycopg://user:password@host/database."""
+    """Empty `url` means SQLite in the data folder; otherwise postgresql+psycopg://user:password@host/database.
+
+    `key_file` holds the key with which an SQLite journal is encrypted; it must lie outside the data folder.
+    """
 
     url: str = ""
+    key_file: Path | None = None
 
 
 class IndexSettings(Section):
@@ -285,6 +289,10 @@ class Settings(BaseSettings):
         scheme = urlsplit(self.journal.url).scheme
         if scheme not in {"", "sqlite", "postgresql", "postgresql+psycopg"}:
             raise ValueError(f"journal.url begins with {scheme!r}; it must be sqlite:/// or postgresql+psycopg://")
+        if self.key_file and scheme.startswith("postgresql"):
+            raise ValueError("journal.key_file encrypts an SQLite journal; PostgreSQL has means of its own")
+        if self.key_file and self.key_file.is_relative_to(self.data_folder):
+            raise ValueError("journal.key_file lies in the data folder: whoever gets the one would have the other too")
         return self
 
     @property
@@ -293,7 +301,13 @@ class Settings(BaseSettings):
 
     @property
     def journal_url(self) -> str:
-        return self.journal.url or f"sqlite:///{self.data_folder / 'journal.db'}"
+        url = self.journal.url or f"sqlite:///{self.data_folder / 'journal.db'}"
+        return f"{url}?key_file={self.key_file}" if self.key_file else url
+
+    @property
+    def key_file(self) -> Path | None:
+        """The key of an encrypted journal."""
+        return (self.home / self.journal.key_file).resolve() if self.journal.key_file else None
 
     @property
     def creator_keys(self) -> frozenset[str]:

@@ -25,6 +25,7 @@ OWNERS = {
     "qdrant_edge": {"memory/vectors.py"},
     "celery": {"infra/queue.py", "trainer/app.py", "trainer/tasks.py"},
     "kombu": {"infra/queue.py"},
+    "sqlcipher3": {"infra/database.py"},
     "trl": {"trainer/lora.py"},
     "peft": {"trainer/lora.py", "trainer/parity.py"},
     "unsloth": {"trainer/lora.py"},

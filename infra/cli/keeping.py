@@ -15,7 +15,7 @@ from infra.backup import LISTED, note_backup, peek, rotate, unpack, write_backup
 from infra.cli.compose import now, open_journal
 from infra.cli.console import err, out, print_json
 from infra.cli.operations import House
-from infra.database import copy_database
+from infra.database import KEYED, copy_database, encrypt
 from infra.errors import ServiceTrouble, UnderstudyError, UserMistake
 from infra.remote import Remote
 from infra.settings import CONFIG, Settings, find_home, load_settings, without_secrets
@@ -40,7 +40,7 @@ def backup(home: Path | None, target: Path, *, keep: int, as_json: bool) -> None
         raise UserMistake(f"{str(path)!r} is there already; name another file, or a folder with --keep 7.")
     journal = open_journal(settings)
     with tempfile.TemporaryDirectory(prefix=".backup-", dir=settings.data_folder) as folder:
-        files = staged(settings, journal, Path(folder))
+        files = staged(settings, Path(folder))
         manifest = write_backup(path, files, {"made": made.isoformat(), "counts": journal.counts()})
     note_backup(settings.data_folder, path)
     gone = rotate(path.parent, keep) if keep else []
@@ -52,10 +52,10 @@ def backup(home: Path | None, target: Path, *, keep: int, as_json: bool) -> None
             out().print(f"Removed {each}.")
 
 
-def staged(settings: Settings, journal: Journal, folder: Path) -> dict[str, Path]:
+def staged(settings: Settings, folder: Path) -> dict[str, Path]:
     """The files of a backup by their names in it; those that may change meanwhile are copied into `folder` first."""
     data = settings.data_folder
-    copy_database(journal.engine, folder / JOURNAL)
+    copy_database(settings.journal_url, folder / JOURNAL)
     given = (settings.home / CONFIG).read_bytes()
     (folder / CONFIG).write_bytes(harmless(given))
     changing = [data / FILE, *(data / "adapters").glob("*.json")]
@@ -68,6 +68,24 @@ def staged(settings: Settings, journal: Journal, folder: Path) -> dict[str, Path
     found = {str(each.relative_to(folder)): each for each in folder.rglob("*") if each.is_file()}
     found |= {str(f.relative_to(data)): f for each in versions for f in sorted(each.rglob("*")) if f.is_file()}
     return found
+
+
+def encrypt_journal(home: Path | None) -> None:
+    """Encrypt the journal that is here with the key that the settings name."""
+    settings = load_settings(find_home(home))
+    if settings.key_file is None:
+        raise UserMistake("Set journal.key_file first, to a file outside the data folder: openssl rand -hex 32 > FILE")
+    refuse_running(settings)
+    file = Path(settings.journal_url.removeprefix("sqlite:///").partition(KEYED)[0])
+    if not file.is_file():
+        raise UserMistake("There is no journal here yet; it will be encrypted from the start.")
+    encrypt(file, settings.key_file)
+    err().print("The journal is encrypted. Without its key nobody can read it again: keep a copy of the key.")
+
+
+def refuse_running(settings: Settings) -> None:
+    if (running := Remote.find(settings)) is not None:
+        raise UserMistake(f"This twin is running, at {running.url}; stop it first.")
 
 
 def harmless(given: bytes) -> bytes:
@@ -116,9 +134,8 @@ def refuse_restore(settings: Settings, *, replace: bool) -> None:
         raise UserMistake(
             "journal.url names a database of its own: restore that with its own tools, then start the twin."
         )
-    if (running := Remote.find(settings)) is not None:
-        raise UserMistake(f"This twin is running, at {running.url}; stop it first.")
-    if not replace and any(data.glob("*")):
+    refuse_running(settings)
+    if not replace and any(path.name not in STAYS for path in data.glob("*")):
         raise UserMistake(f"{str(data)!r} is not empty: add --replace to put the backup in its place.")
 
 

@@ -21,10 +21,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 inbox_app = typer.Typer(help="Questions that wait for the creator.")
+journal_app = typer.Typer(help="The record of everything: encrypt it.")
 dataset_app = typer.Typer(help="Frozen sets of training rows.")
 voices_app = typer.Typer(help="Voices: list, promote, go back.")
 bench_app = typer.Typer(help="Measure this machine: medians and ratios, side by side in one run.")
 app.add_typer(inbox_app, name="inbox")
+app.add_typer(journal_app, name="journal")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(voices_app, name="voices")
 app.add_typer(bench_app, name="bench")
@@ -216,6 +218,14 @@ def forget(
     else:
         wanted = forgetting.Wanted(author, place, exchange, document, source, after, before)
         forgetting.forget(home, wanted, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+@journal_app.command("encrypt")
+def journal_encrypt(home: Home = None) -> None:
+    """Encrypt the journal with the key that journal.key_file names; stop the twin and its bots first."""
+    from infra.cli.keeping import encrypt_journal as run
+
+    run(home)
 
 
 @app.command()

@@ -7,10 +7,9 @@ The twin there is a copy, made anew at each start, so nothing said in the playgr
 import asyncio
 import json
 import shutil
-import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,6 +21,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 
 import infra
+from infra.database import copy_database
 from infra.errors import UserMistake
 from infra.remote import Remote
 from infra.settings import Settings, overrule
@@ -137,8 +137,7 @@ def copy_memory(settings: Settings, folder: Path) -> None:
     models.mkdir(exist_ok=True)
     (folder / "models").symlink_to(models, target_is_directory=True)
     if not settings.journal.url and journal.exists():
-        with closing(sqlite3.connect(journal)) as known, closing(sqlite3.connect(folder / "journal.db")) as copy:
-            known.backup(copy)
+        copy_database(settings.journal_url, folder / "journal.db")
         for name in ("index", "adapters"):
             if (settings.data_folder / name).is_dir():
                 shutil.copytree(settings.data_folder / name, folder / name)
