@@ -97,8 +97,9 @@ def restore(home: Path | None, source: Path, *, replace: bool, as_json: bool) ->
     """Unpack beside the data folder, forget again what was forgotten, and only then take the data folder's place."""
     place = find_home(home).resolve()
     settings = settings_here_or_in(source, place)
-    refuse_restore(settings, replace=replace)
     data = settings.data_folder
+    put_back(data)
+    refuse_restore(settings, replace=replace)
     fresh = data.with_name(f".{data.name}.restoring")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
@@ -183,19 +184,27 @@ def every(journal: Journal, kind: Kind) -> list[Event]:
     return found
 
 
+def aside_of(data: Path) -> Path:
+    """Where the data folder stands while another takes its place."""
+    return data.with_name(f".{data.name}.replaced")
+
+
+def put_back(data: Path) -> None:
+    """Undo what a restore left that was killed between its two renames."""
+    if aside_of(data).exists() and not data.exists():
+        aside_of(data).rename(data)
+
+
 def take_place(fresh: Path, data: Path) -> None:
     """Two renames; until the second one, what was there is whole beside it. What is no part of a backup moves over."""
-    aside = data.with_name(f".{data.name}.replaced")
+    aside = aside_of(data)
     try:
-        if aside.exists() and not data.exists():
-            aside.rename(data)
         shutil.rmtree(aside, ignore_errors=True)
         if data.exists():
             data.rename(aside)
         fresh.rename(data)
     except OSError as error:
-        if aside.exists() and not data.exists():
-            aside.rename(data)
+        put_back(data)
         why = f"{error.strerror}; it must not be a mount point"
         raise ServiceTrouble(f"{str(data)!r} could not be replaced: {why}. Nothing was restored.") from error
     for name in STAYS:

@@ -187,6 +187,20 @@ def test_a_restore_that_cannot_be_finished_leaves_what_was_there(settings: Setti
     assert not list(settings.home.glob(".data*"))
 
 
+def test_a_restore_that_was_killed_half_way_forgets_nothing_of_what_was_forgotten(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keeping.backup(settings.home, tmp_path / "older.tar", keep=0, as_json=True)
+    forget_bob(settings, capsys)
+    settings.data_folder.rename(keeping.aside_of(settings.data_folder))
+
+    keeping.restore(settings.home, tmp_path / "older.tar", replace=True, as_json=True)
+
+    journal = open_journal(settings)
+    assert [each.question for each in journal.exchanges()] == [CHAT["messages"][2]["text"]]
+    journal.close()
+
+
 @pytest.mark.parametrize("name", ["../outside", "/outside", "not in the manifest"])
 def test_a_hostile_backup_writes_nothing_outside(tmp_path: Path, name: str) -> None:
     path = tmp_path / "hostile.tar"
