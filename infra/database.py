@@ -25,6 +25,8 @@ Migration = Callable[[Connection], None]
 LOCK_WAIT_S = 20
 # What stands in the URL of an encrypted SQLite file before the path of its key; the key itself is in no URL.
 KEYED = "?key_file="
+# SQLCipher would tell stderr of a wrong key, in its own words, beside our sentence.
+QUIET = "PRAGMA cipher_log_level = NONE"
 UNREADABLE = {
     False: "is not a database that can be read. If it is encrypted, journal.key_file must name its key.",
     True: "cannot be read with this key. It is another's, or the journal is not encrypted: understudy journal encrypt",
@@ -100,6 +102,7 @@ def encrypt(file: Path, key_file: Path) -> None:
     module = sqlcipher()
     try:
         with contextlib.closing(module.connect(file, isolation_level=None)) as plain:
+            plain.execute(QUIET)
             plain.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             plain.execute(f"ATTACH DATABASE ? AS encrypted KEY \"x'{key}'\"", (str(part),))
             plain.execute("SELECT sqlcipher_export('encrypted')").fetchall()
@@ -127,6 +130,7 @@ def prepare_sqlite(connection: Any, key: str) -> None:
     """Pragmas of every new connection. The driver's own transaction handling is off: `begin_sqlite` does it."""
     connection.isolation_level = None
     if key:
+        connection.execute(QUIET)
         connection.execute(f"PRAGMA key = \"x'{key}'\"")
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")

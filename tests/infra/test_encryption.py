@@ -78,11 +78,12 @@ def test_a_plain_journal_is_encrypted_in_place(home: Path) -> None:
         open_journal(plain)
 
 
-def test_another_key_and_a_careless_one_are_refused(home: Path) -> None:
+def test_another_key_and_a_careless_one_are_refused(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     settings = keyed(home)
     teach(settings).close()
     with pytest.raises(ServiceTrouble, match="cannot be read with this key"):
         Journal.open(settings.journal_url.replace("/key", f"/{write_key(home / 'other', 'b').name}"))
+    assert capfd.readouterr().err == ""
     (home / "key").chmod(0o644)
     with pytest.raises(UserMistake, match="chmod 600"):
         open_journal(settings)
