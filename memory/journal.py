@@ -82,6 +82,21 @@ class InboxItem:
 
 
 @dataclass(frozen=True)
+class Document:
+    """A file that was imported: how many passages and exchanges are known from it, when it was read, and on what terms.
+
+    `title` is what it calls itself, if it does.
+    """
+
+    name: str
+    title: str
+    passages: int
+    exchanges: int
+    at: datetime
+    source: Source
+
+
+@dataclass(frozen=True)
 class Judged:
     """How many answers a voice gave, and what the last vote of each person said of them."""
 
@@ -325,6 +340,28 @@ class Journal:
         rows = self._rows("SELECT revision, sha256 FROM documents WHERE document = :document", document=document)
         return (int(rows[0]["revision"]), str(rows[0]["sha256"])) if rows else None
 
+    def documents(self) -> list[Document]:
+        """Every file that memory knows, by name."""
+        title = json_text(self._engine, "p.payload", "title")
+        rows = self._rows(
+            f"SELECT d.document, e.at, e.source, (SELECT max({title}) FROM passages p WHERE p.document = d.document) "
+            "AS title, (SELECT count(*) FROM passages p WHERE p.document = d.document) AS passages, "
+            "(SELECT count(*) FROM document_exchanges x WHERE x.document = d.document) AS exchanges FROM documents d "
+            "JOIN events e ON e.kind = 'import' AND e.message_id = d.document AND e.revision = d.revision "
+            "WHERE d.sha256 <> '' ORDER BY d.document"
+        )
+        return [
+            Document(
+                row["document"],
+                row["title"] or "",
+                row["passages"],
+                row["exchanges"],
+                time_of(row["at"]),
+                Source(row["source"]),
+            )
+            for row in rows
+        ]
+
     def consent(self, person: str, place: str) -> bool:
         """Whether this person has agreed, in this place, that what they write may train. Absence means no."""
         rows = self._rows(
@@ -567,8 +604,10 @@ class Writer:
         if written:
             self.tell_index("upsert", "passage", passage.id)
 
-    def put_document(self, document: str, *, revision: int, sha256: str, passages: Sequence[str]) -> None:
-        """Make `passages` the whole of a document: pieces up to this revision that are not among them go.
+    def put_document(
+        self, document: str, *, revision: int, sha256: str, passages: Sequence[str], exchanges: Sequence[str] = ()
+    ) -> None:
+        """Make `passages` and `exchanges` the whole of a document: what it had before and is not among them goes.
 
         Of two revisions the later one stands, in whatever order they arrive.
         """
@@ -585,6 +624,7 @@ class Writer:
             if row["id"] not in kept:
                 self.run("DELETE FROM passages WHERE id = :id", id=row["id"])
                 self.tell_index("delete", "passage", row["id"])
+        self._keep_exchanges(document, exchanges)
         self.run(
             "INSERT INTO documents (document, revision, sha256) VALUES (:document, :revision, :sha256) "
             "ON CONFLICT (document) DO UPDATE SET revision = excluded.revision, sha256 = excluded.sha256",
@@ -592,6 +632,35 @@ class Writer:
             revision=revision,
             sha256=sha256,
         )
+
+    def _keep_exchanges(self, document: str, exchanges: Sequence[str]) -> None:
+        """The pairs of a document; one that no document has any more goes, and one that is back comes back."""
+        rows = self.run("SELECT exchange_id FROM document_exchanges WHERE document = :document", document=document)
+        before, now = {row["exchange_id"] for row in rows}, set(exchanges)
+        for identity in sorted(before - now):
+            self.run(
+                "DELETE FROM document_exchanges WHERE document = :document AND exchange_id = :id",
+                document=document,
+                id=identity,
+            )
+            if not self.run("SELECT 1 FROM document_exchanges WHERE exchange_id = :id LIMIT 1", id=identity):
+                self.drop_exchange(identity)
+        for identity in sorted(now - before):
+            self.run(
+                "INSERT INTO document_exchanges (document, exchange_id) VALUES (:document, :id)",
+                document=document,
+                id=identity,
+            )
+            if not self.run("SELECT 1 FROM exchanges WHERE id = :id", id=identity):
+                self._restore_exchange(identity)
+
+    def _restore_exchange(self, identity: str) -> None:
+        """Put back an exchange that was dropped with its document and stands in one again: its event is not new."""
+        for row in self.run(
+            "SELECT payload FROM events WHERE kind = 'exchange' AND message_id = :id ORDER BY seq DESC LIMIT 1",
+            id=identity,
+        ):
+            self.put_exchange(exchange_from(json.loads(row["payload"])["exchange"]))
 
     def drop_exchange(self, exchange_id: str) -> None:
         """Remove an exchange, and tell the index."""

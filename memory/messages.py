@@ -132,7 +132,10 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Passage:
-    """Piece number `position` of a creator's document, with the heading it stands under."""
+    """Piece number `position` of a creator's document, with the headings it stands under, outermost first.
+
+    `title` is what the document calls itself, if it does; `mark` is the page or the time at which the piece begins.
+    """
 
     id: str
     document: str
@@ -144,6 +147,8 @@ class Passage:
     at: datetime
     source: Source
     url: str = ""
+    title: str = ""
+    mark: str = ""
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,16 @@ def m007_tombstones(connection: Connection) -> None:
     )
 
 
+def m009_exchanges_of_documents(connection: Connection) -> None:
+    """Which exchanges came with which file: they go when the file no longer has them, unless another one does."""
+    for statement in (
+        "CREATE TABLE document_exchanges (document TEXT NOT NULL, exchange_id TEXT NOT NULL, "
+        "PRIMARY KEY (document, exchange_id))",
+        "CREATE INDEX documents_by_exchange ON document_exchanges (exchange_id)",
+    ):
+        connection.execute(sa.text(statement))
+
+
 MIGRATIONS: list[Migration] = [
     m001_initial,
     m002_long_questions_and_late_pieces,
@@ -136,4 +146,5 @@ MIGRATIONS: list[Migration] = [
     m005_forgotten,
     m006_questions_by_normal_form,
     m007_tombstones,
+    m009_exchanges_of_documents,
 ]

@@ -104,8 +104,15 @@ def note_of(value: Exchange | Passage) -> Note:
     if isinstance(value, Exchange):
         label = value.title or value.place.name or str(value.source)
         return Note(value.id, "exchange", value.answer, 0.0, label, value.at, question=value.question, url=value.url)
-    label = f"{value.document}: {value.heading}" if value.heading else value.document
-    return Note(value.id, "passage", value.text, 0.0, label, value.at, url=value.url)
+    return Note(value.id, "passage", value.text, 0.0, label_of(value), value.at, url=value.url)
+
+
+def label_of(passage: Passage) -> str:
+    """How a passage is cited: "Handbook: Shaping > Boules, p. 12"."""
+    name = passage.title or passage.document
+    heading = "" if passage.heading == name else passage.heading.removeprefix(f"{name} > ")
+    where = f"{name}: {heading}" if heading else name
+    return f"{where}, {passage.mark}" if passage.mark else where
 
 
 def noted(note: Note, score: float) -> Note:

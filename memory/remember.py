@@ -245,13 +245,43 @@ def passage_event(passage: Passage, *, revision: int = 0) -> Event:
 def document_event(passages: Sequence[Passage], *, revision: int, sha256: str) -> Event:
     """A document as a whole: after it, exactly these pieces of it are known. `passages` is not empty."""
     first = passages[0]
+    ids = [passage.id for passage in passages]
+    return file_event(
+        first.document,
+        first.author,
+        first.place,
+        at=first.at,
+        revision=revision,
+        sha256=sha256,
+        passages=ids,
+        source=first.source,
+    )
+
+
+def file_event(
+    name: str,
+    by: Person,
+    place: Place,
+    *,
+    at: datetime,
+    revision: int,
+    sha256: str,
+    passages: Sequence[str] = (),
+    exchanges: Sequence[str] = (),
+    source: Source = Source.CREATOR_DOCUMENT,
+) -> Event:
+    """A file as a whole: after it, exactly these passages and exchanges are known from it.
+
+    `sha256` is that of what was read, and empty for a file that is gone.
+    """
     payload = {
-        "document": first.document,
+        "document": name,
         "revision": revision,
         "sha256": sha256,
-        "passages": [passage.id for passage in passages],
+        "passages": list(passages),
+        "exchanges": list(exchanges),
     }
-    return about(first, first.document, Kind.IMPORT, source=first.source, payload=payload, revision=revision)
+    return Event(place.platform, place.id, name, Kind.IMPORT, revision, by, source, at, payload)
 
 
 def question_event(message: Message, source: Source) -> Event:
