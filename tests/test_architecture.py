@@ -34,6 +34,9 @@ OWNERS = {
     "discord": {"bot/discord_"},
     "telegram": {"bot/telegram_"},
     "telegramify_markdown": {"bot/telegram_show.py"},
+    "pypdf": {"memory/importers/pdf.py"},
+    "docx": {"memory/importers/docx.py"},
+    "webvtt": {"memory/importers/subtitles.py"},
 }
 PURE = ("bot/policy.py", "memory/ranking.py", "memory/prompt.py", "memory/messages.py", "trainer/gate.py")
 # Values and errors are no I/O.

@@ -3,41 +3,78 @@
 The journal takes writers from several processes, so none of these needs the running twin; it notices within a second.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra.cli.compose import creator_person, import_context, now, open_journal, set_silence, settings_of
 from infra.cli.console import err, out, print_json, table
 from infra.errors import UserMistake
 
+if TYPE_CHECKING:
+    from memory.importing import ImportReport, Progress
 
-def import_files(home: Path | None, paths: list[Path], *, as_json: bool) -> None:
-    """Import files and folders; show what became of every record."""
-    from rich.progress import Progress
+# What of a file's name is shown beside the bar.
+SHOWN_NAME = 40
 
+
+def import_files(home: Path | None, paths: list[Path], *, prune: bool, as_json: bool) -> None:
+    """Import files and folders; show what became of every record. Exit code 1 when some files were refused."""
     from memory.importing import import_paths
 
     settings = settings_of(home)
-    with Progress(console=err(), transient=True) as progress:
-        task = progress.add_task("Reading", total=None)
-        report = import_paths(
-            open_journal(settings),
-            paths,
-            import_context(settings),
-            on_progress=lambda done: progress.update(task, completed=done),
-        )
-    document: dict[str, Any] = {
-        "imported": report.imported,
-        "exchanges": report.exchanges,
-        "passages": report.passages,
-        "skipped": dict(report.skipped),
-    }
+    with following() as follow:
+        report = import_paths(open_journal(settings), paths, import_context(settings), prune=prune, on_progress=follow)
     if as_json:
-        print_json(document)
-        return
+        print_json({**asdict(report), "skipped": dict(report.skipped)})
+    else:
+        show_report(report)
+    if report.refused:
+        raise UserMistake(f"{len(report.refused)} of these files could not be used; the others are imported.")
+
+
+def show_report(report: "ImportReport") -> None:
+    """What an import did, for a person."""
     out().print(f"{report.imported} new events: {report.exchanges} exchanges, {report.passages} passages.")
     if report.skipped:
         out().print(table("Skipped", ("records", "why"), ((count, why) for why, count in report.skipped.items())))
+    if report.removed:
+        out().print(table("Removed", ("document",), ((name,) for name in report.removed)))
+    if report.refused:
+        out().print(table("Refused", ("file", "why"), report.refused.items()))
+
+
+@contextmanager
+def following() -> "Iterator[Callable[[Progress], None]]":
+    """A bar over the files, with what is read now: an import of thousands takes minutes."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("Reading"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}", markup=False))
+    with Bar(*columns, TimeElapsedColumn(), console=err(), transient=True) as bar:
+        task = bar.add_task("Reading", total=None, now="")
+
+        def follow(progress: "Progress") -> None:
+            now = f"{progress.records} records, {progress.name[-SHOWN_NAME:]}"
+            bar.update(task, completed=progress.done, total=progress.files, now=now)
+
+        yield follow
+
+
+def documents(home: Path | None, *, as_json: bool) -> None:
+    """Show the files that memory knows, by name: the name is what `forget` and a later import know them by."""
+    found = open_journal(settings_of(home)).documents()
+    if as_json:
+        print_json([asdict(each) for each in found])
+        return
+    if not found:
+        out().print("No file was imported yet.")
+        return
+    columns = ("document", "passages", "exchanges", "imported", "source")
+    rows = ((d.name, d.passages, d.exchanges, f"{d.at:%Y-%m-%d %H:%M}", d.source) for d in found)
+    out().print(table("Documents", columns, rows))
 
 
 def teach(home: Path | None, question: str, answer: str, *, as_json: bool) -> None:

@@ -144,14 +144,25 @@ def teach(question: str, answer: str, home: Home = None, as_json: Json = False) 
 
 @app.command(name="import")
 def import_(
-    paths: Annotated[list[Path], typer.Argument(help="Files or folders that the creator has.")],
+    paths: Annotated[list[Path], typer.Argument(help="Files, folders or zips that the creator has.")],
     home: Home = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Also remove what came from these folders before and is gone.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Read what the creator has: csv, tsv, json, jsonl, xml, md, txt, Telegram and Discord exports."""
+    """Read what the creator has: pages, books, documents, subtitles, questions and answers, chat exports."""
     from infra.cli.feed import import_files as run
 
-    run(home, paths, as_json=as_json)
+    run(home, paths, prune=prune, as_json=as_json)
+
+
+@app.command()
+def documents(home: Home = None, as_json: Json = False) -> None:
+    """List the files that were imported, and what is known from each."""
+    from infra.cli.feed import documents as run
+
+    run(home, as_json=as_json)
 
 
 @inbox_app.command("list")

@@ -9,12 +9,12 @@ import io
 import json
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from memory.importers.documents import pieces
+from memory.importers.archives import opened
+from memory.importers.chunks import Block, cut
 from memory.importers.jsonfile import members
 from memory.importers.records import MOST_RECORD, ImportContext, Record, Skipped, Utf8, broken, time_of
 from memory.messages import Passage, Place, Source, Visibility, name_uuid
@@ -22,44 +22,23 @@ from memory.prompt import estimate_tokens
 
 # A message that says something by itself has a few sentences.
 STANDS_ALONE_TOKENS = 60
-# Years of a busy account are some hundred megabytes; more, or text that packs a thousandfold, is a bomb.
-MOST_BYTES, MOST_RATIO = 4_000_000_000, 200
 # The folders above are named in the account's language.
-MESSAGES = re.compile(r"(^|/)c?\d+/messages\.(json|csv)$")
+MESSAGES = re.compile(r"(^|/)c?\d+/messages\.(json|csv)$", re.MULTILINE)
 OWNER = re.compile(r"^[^/]+/user\.json$")
 DIRECT = {"DM", "GROUP_DM", "1", "3"}
 
 
 def sniff(head: str, name: str) -> bool:
-    return name.endswith(".zip") or head.startswith("PK\x03\x04")
+    return bool(MESSAGES.search(head))
 
 
 def read(path: Path, context: ImportContext) -> Iterator[Record]:
-    """Passages. Raises UserMistake for a zip that is no data package, another's, or swells beyond reason."""
-    try:
-        with zipfile.ZipFile(path) as package:
-            channels = [info for info in package.infolist() if MESSAGES.search(info.filename)]
-            if not channels:
-                raise broken(path, "its index", "no messages/*/messages.json or .csv: not a Discord data package")
-            refuse_attacks(path, package.infolist())
-            require_owner(path, package, context)
-            for info in channels:
+    """Passages. Raises UserMistake for a package that is another's, or that swells beyond reason."""
+    with opened(path) as package:
+        require_owner(path, package, context)
+        for info in package.infolist():
+            if MESSAGES.search(info.filename):
                 yield from channel(package, info, context, path)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise broken(path, "its packing", f"this zip cannot be read ({error})") from error
-
-
-def refuse_attacks(path: Path, entries: list[zipfile.ZipInfo]) -> None:
-    """Names that climb out, and sizes that no account has."""
-    for info in entries:
-        name = PurePosixPath(info.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts:
-            raise broken(path, info.filename, "a name that leads out of the package")
-        if info.file_size > 1_000_000 and info.file_size > MOST_RATIO * max(info.compress_size, 1):
-            raise broken(path, info.filename, f"it unpacks to {info.file_size} bytes, over {MOST_RATIO} times its size")
-    total = sum(info.file_size for info in entries)
-    if total > MOST_BYTES:
-        raise broken(path, "its index", f"{total} bytes unpacked are more than {MOST_BYTES}")
 
 
 def require_owner(path: Path, package: zipfile.ZipFile, context: ImportContext) -> None:
@@ -124,13 +103,13 @@ def message(row: dict[str, Any], place: Place, context: ImportContext) -> Iterat
     elif estimate_tokens(said) < STANDS_ALONE_TOKENS:
         yield Skipped("a short message whose question the package does not hold")
     else:
-        for position, text in enumerate(pieces(said)):
+        for position, piece in enumerate(cut(Block(said))):
             yield Passage(
                 id=name_uuid("archive", place.id, str(identity), str(position)),
                 document=f"discord-{place.id}-{identity}",
                 position=position,
                 heading="",
-                text=text,
+                text=piece.text,
                 author=context.creator,
                 place=place,
                 at=at,

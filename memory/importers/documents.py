@@ -3,24 +3,24 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
-from memory.importers.records import ImportContext, Record, Skipped, broken, lines_of, open_text
-from memory.messages import Passage, Place, Source, name_uuid
-from memory.prompt import estimate_tokens
-
-# What recall hands over whole: small enough that two notes fit a small model's prompt.
-PASSAGE_TOKENS = 180
+from memory.importers.chunks import Block, Headings, asks, records
+from memory.importers.records import ImportContext, Record, broken, lines_of, open_text
 
 # A section that goes on for longer is cut before its end is known; it becomes passages either way.
 MOST_SECTION = 100_000
+# Facts about a page that stand above it, between lines of dashes, are a few short lines.
+MOST_FACTS, LONGEST_FACT = 60, 1_000
 
-HEADING = re.compile(r"#{1,6}\s+(.+?)\s*#*$")
+HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*$")
 ASKED = re.compile(
     r"(?:\*\*)?(?:Q|Question|问|問|提问|问题)\s*\d*(?:\*\*)?\s*[:：.]\s*(?:\*\*)?\s*(.+?)(?:\*\*)?$", re.IGNORECASE
 )
 ANSWERED = re.compile(r"(?:\*\*)?(?:A|Answer|答|回答)\s*\d*(?:\*\*)?\s*[:：.]\s*(?:\*\*)?\s*(.*)$", re.IGNORECASE)
 FENCE = re.compile(r"\s*(```|~~~)")
+FACTS = "---"
 
 
 def sniff(head: str, name: str) -> bool:
@@ -29,14 +29,15 @@ def sniff(head: str, name: str) -> bool:
 
 @dataclass
 class Part:
-    """A heading, or a question, and the lines under it.
+    """The lines under a heading, or under a question.
 
     `marked` is a question that was written after "Q:" and whose "A:" has not come yet.
     """
 
-    heading: str
+    path: tuple[str, ...] = ()
+    section: int = 0
+    question: str = ""
     lines: list[str] = field(default_factory=list)
-    asked: bool = False
     marked: bool = False
     size: int = 0
 
@@ -51,92 +52,94 @@ class Part:
 
 def read(path: Path, context: ImportContext) -> Iterator[Record]:
     """Exchanges for what is asked and answered, passages for the rest, in the order of the file."""
-    position, found, name = 0, False, context.name_of(path)
+    found = False
     with open_text(path) as file:
-        for part in parts_of(lines_of(path, file)):
-            found = found or bool(part.text)
-            if part.asked:
-                yield pair(part, context, name)
-                continue
-            for text in pieces(part.text):
-                yield passage(text, part.heading, position, context, name)
-                position += 1
+        facts, lines = without_facts(each.rstrip("\r\n") for each in lines_of(path, file))
+        url = facts.get("url", "")
+        blocks = (block for part in parts_of(lines) for block in blocks_of(part))
+        for record in records(
+            blocks,
+            context,
+            file=context.name_of(path),
+            title=facts.get("title", ""),
+            url=url if url.startswith(("http://", "https://")) else "",
+        ):
+            found = True
+            yield record
     if not found:
         raise broken(path, "its top", "there is no text in it")
 
 
+def without_facts(lines: Iterator[str]) -> tuple[dict[str, str], Iterator[str]]:
+    """What a page says of itself above its text, as note and site programs write it, and the lines of the text."""
+    first = next(lines, "")
+    if first.rstrip() != FACTS:
+        return {}, chain([first], lines)
+    held: list[str] = []
+    for line in lines:
+        if line.rstrip() == FACTS:
+            pairs = (each.partition(":") for each in held)
+            return {key.strip().casefold(): value.strip(" \"'") for key, _, value in pairs}, lines
+        held.append(line)
+        if len(held) > MOST_FACTS or len(line) > LONGEST_FACT:
+            break
+    return {}, chain([first], held, lines)
+
+
 def parts_of(lines: Iterable[str]) -> Iterator[Part]:
-    """The file cut at headings and at lines that ask; code between fences is never cut."""
-    part, fenced = Part(""), False
-    for line in (each.rstrip("\r\n") for each in lines):
+    """The text cut at headings and at lines that ask; code between fences is never cut."""
+    part, above, fenced = Part(), Headings(), False
+    for line in lines:
         fenced ^= bool(FENCE.match(line))
-        following = None if fenced else start_of(line)
-        if following is not None:
+        heading = None if fenced else HEADING.match(line)
+        asked = None if fenced or heading else ASKED.match(line.strip())
+        if heading:
             yield part
-            part = following
+            above.enter(len(heading[1]), heading[2])
+            part = Part(above.path, above.section)
+        elif asked:
+            yield part
+            above.section += 1
+            part = Part(above.path, above.section, asked[1], marked=True)
         elif not fenced and part.marked and (answered := ANSWERED.match(line.strip())):
             # What stood between "Q:" and "A:" belongs to the question.
-            part.heading = "\n".join([part.heading, part.text]).strip()
-            part.lines, part.marked = [answered.group(1)], False
-        elif part.size > MOST_SECTION and not part.asked:
+            part.question = "\n".join([part.question, part.text]).strip()
+            part.lines, part.marked = [answered[1]], False
+        elif part.size > MOST_SECTION and not part.question:
             yield part
-            part = Part(part.heading, [line], size=len(line))
+            part = Part(part.path, part.section, lines=[line], size=len(line))
         else:
             part.add(line)
     yield part
 
 
-def start_of(line: str) -> Part | None:
-    """The part that begins with this line, if one does."""
-    if heading := HEADING.match(line):
-        title = heading.group(1)
-        return Part(title, asked=title.rstrip("*_ ").endswith(("?", "？")))
-    asked = ASKED.match(line.strip())
-    return Part(asked.group(1), asked=True, marked=True) if asked else None
+def blocks_of(part: Part) -> Iterator[Block]:
+    """The paragraphs of a part; one that asks has a block even if nothing is under it, to be counted."""
+    if part.question:
+        yield Block("" if part.marked else part.text, part.path, part.section, part.question)
+        return
+    asked = bool(part.path) and asks(part.path[-1])
+    if asked and not part.text:
+        yield Block("", part.path, part.section)
+    for paragraph in paragraphs(part.lines):
+        solid = bool(FENCE.match(paragraph)) or all(line.lstrip().startswith("|") for line in paragraph.split("\n"))
+        yield Block(paragraph, part.path, part.section, solid=solid)
 
 
-def pair(part: Part, context: ImportContext, file: str) -> Record:
-    if not part.text or part.marked:
-        return Skipped("a question without an answer under it")
-    return context.exchange(part.heading, part.text, file=file)
-
-
-def pieces(text: str) -> Iterator[str]:
-    """A text in pieces of about `PASSAGE_TOKENS`, cut between paragraphs, else between sentences."""
+def paragraphs(lines: Iterable[str]) -> Iterator[str]:
+    """Lines between empty ones; code between fences with its empty lines."""
     held: list[str] = []
-    for unit in units(text):
-        if held and estimate_tokens("\n".join([*held, unit])) > PASSAGE_TOKENS:
-            yield "\n".join(held)
+    fenced = False
+    for line in chain(lines, [""]):
+        edge = bool(FENCE.match(line))
+        if held and not fenced and (edge or not line.strip()):
+            yield "\n".join(held).strip()
             held = []
-        held.append(unit)
+        fenced ^= edge
+        if fenced or line.strip():
+            held.append(line)
+        if edge and not fenced:
+            yield "\n".join(held).strip()
+            held = []
     if held:
-        yield "\n".join(held)
-
-
-def units(text: str) -> Iterator[str]:
-    for paragraph in re.split(r"\n\s*\n", text):
-        stripped = paragraph.strip()
-        if not stripped:
-            continue
-        if estimate_tokens(stripped) <= PASSAGE_TOKENS:
-            yield stripped
-            continue
-        for sentence in re.split(r"(?<=[.!?])\s+|(?<=[。！？])", stripped):
-            size = PASSAGE_TOKENS * (1 if estimate_tokens(sentence) > len(sentence) // 2 else 4)
-            yield from (sentence[at : at + size] for at in range(0, len(sentence), size))
-
-
-def passage(text: str, heading: str, position: int, context: ImportContext, file: str) -> Passage:
-    place = Place("import", "documents", name=file, community=context.community)
-    return Passage(
-        # Named by its words: a piece that a new revision keeps stays the same point of the index.
-        id=name_uuid("passage", file, heading, text),
-        document=file,
-        position=position,
-        heading=heading,
-        text=text,
-        author=context.creator,
-        place=place,
-        at=context.now,
-        source=Source.CREATOR_DOCUMENT,
-    )
+        yield "\n".join(held).strip()

@@ -64,7 +64,20 @@ def test_what_cannot_work_is_one_sentence_and_leaves_nothing(tmp_path: Path, arg
 def test_an_import_is_one_json_document(twin: Path) -> None:
     found = document(twin, "import", str(twin / "qa.csv"))
 
-    assert found == {"imported": 0, "exchanges": 0, "passages": 0, "skipped": {"already known": 2}}
+    assert (found["imported"], found["refused"], found["removed"]) == (0, {}, [])
+    assert found["skipped"] == {"a file that has not changed since it was imported": 1}
+    assert [(each["name"], each["exchanges"]) for each in document(twin, "documents")] == [("qa.csv", 2)]
+
+
+def test_among_many_files_a_broken_one_is_named_and_fails_the_command(home: Path) -> None:
+    (home / "notes").mkdir()
+    (home / "notes" / "good.md").write_text("Beatrix is the oven.")
+    (home / "notes" / "bad.jsonl").write_text("nonsense\n")
+
+    done = understudy(home, "import", str(home / "notes"), "--json", code=1)
+
+    assert (json.loads(done.stdout)["passages"], list(json.loads(done.stdout)["refused"])) == (1, ["notes/bad.jsonl"])
+    assert "1 of these files could not be used" in done.stderr
 
 
 def test_a_broken_import_names_file_and_line(twin: Path) -> None:

@@ -293,7 +293,7 @@ def test_a_data_package_is_read_in_every_language_and_both_of_its_forms(
         ({"m/c1/messages.json": "[" + " " * 9_000_000 + "]"}, "times its size"),
         ({"m/c1/messages.json": '[{"ID": 1,'}, "messages.json'?, near byte"),
         ({"m/c1/channel.json": "[" * 9999, "m/c1/messages.json": ROWS}, "not JSON"),
-        ({"readme": "x"}, "not a Discord data package"),
+        ({"readme": "x"}, "none of its files is of a format"),
     ],
 )
 def test_a_package_that_is_anothers_or_an_attack_is_refused(
