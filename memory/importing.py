@@ -205,7 +205,7 @@ class Import:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(info) as packed, path.open("wb") as file:
                     copyfileobj(packed, file)
-            except (*archives.FAILURES, OSError) as error:
+            except archives.FAILURES as error:
                 self._seen.add(name)
                 self.report.refused[name] = f"{name!r} cannot be unpacked ({error})."
                 return
@@ -395,6 +395,8 @@ def place_of(name: str, context: ImportContext) -> Place:
 
 
 def add(journal: Journal, events: list[Event], context: ImportContext, report: ImportReport) -> None:
+    if not events:
+        return
     receipt = remember(journal, events, creator=context.creator_keys)
     report.imported += receipt.appended
     report.exchanges += receipt.exchanges

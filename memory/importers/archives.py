@@ -17,9 +17,11 @@ from memory.importers.records import broken, decoded, is_chinese
 BEGINS = (b"PK\x03\x04", b"PK\x05\x06")
 # Years of a busy account are some hundred megabytes; more, or text that packs a thousandfold, is a bomb.
 MOST_BYTES, MOST_RATIO = 4_000_000_000, 200
+# A file whose parts are held at once, as trees that take several times as much.
+MOST_HELD, MOST_PART = 500_000_000, 32_000_000
 # Spreadsheets, slides and apps are zips of parts that are no documents.
 NO_DOCUMENTS = re.compile(r"^(\[Content_Types\]\.xml|META-INF/.*|mimetype)$", re.MULTILINE)
-FAILURES = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError)
+FAILURES = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError)
 # The first bit of a member's flags says that it is encrypted, the twelfth that its name is UTF-8.
 ENCRYPTED, UTF8_NAME = 0x1, 0x800
 
@@ -83,10 +85,16 @@ def name_of(info: zipfile.ZipInfo) -> str:
     return chinese if is_chinese(chinese) else name
 
 
-def refuse_entities(path: Path, archive: zipfile.ZipFile) -> None:
-    """Parts that declare a document type: entities are how XML reaches other files and swells."""
+def refuse_parts(path: Path, archive: zipfile.ZipFile) -> None:
+    """Parts that are too long to be held, and those that declare entities: how XML reaches other files and swells."""
+    total = sum(info.file_size for info in archive.infolist())
+    if total > MOST_HELD:
+        raise broken(path, "its index", f"{total} bytes unpacked are more than {MOST_HELD}")
     for info in archive.infolist():
-        if info.filename.endswith((".xml", ".rels")):
-            with archive.open(info) as part:
-                if b"<!DOCTYPE" in part.read(4096):
-                    raise broken(path, info.filename, "it declares a document type, which no such file needs")
+        if not info.filename.endswith((".xml", ".rels")):
+            continue
+        if info.file_size > MOST_PART:
+            raise broken(path, info.filename, f"longer than {MOST_PART} bytes")
+        with archive.open(info) as part:
+            if b"<!DOCTYPE" in part.read(4096):
+                raise broken(path, info.filename, "it declares a document type, which no such file needs")

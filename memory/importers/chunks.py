@@ -19,6 +19,9 @@ PASSAGE_TOKENS = 180
 # A heading that asks has its answer under it, unless that goes on like a chapter.
 ANSWER_TOKENS = 500
 
+# Every passage carries its title, headings and address: a page that calls a chapter its heading must not fill the disk.
+MOST_TITLE, MOST_URL = 300, 2_000
+
 # Between sentences; a quote or bracket that closes after the sign belongs to the sentence before.
 SENTENCE_END = re.compile(r"(?<=[.!?…])(?=\s)|(?<=[。！？；])(?![”’」』）])")
 
@@ -55,7 +58,7 @@ class Headings:
 
     def enter(self, level: int, title: str) -> None:
         """A heading begins; those as deep as it, or deeper, are over."""
-        self._above = [*(each for each in self._above if each[0] < level), (level, title)]
+        self._above = [*(each for each in self._above if each[0] < level), (level, title[:MOST_TITLE])]
         self.section += 1
 
     @property
@@ -162,7 +165,7 @@ def passage(block: Block, position: int, context: ImportContext, *, file: str, t
         place=Place("import", "documents", name=file, community=context.community),
         at=context.now,
         source=Source.CREATOR_DOCUMENT,
-        url=url,
-        title=title,
+        url=url if len(url) <= MOST_URL else "",
+        title=title[:MOST_TITLE],
         mark=block.mark,
     )

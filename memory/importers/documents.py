@@ -21,6 +21,8 @@ ASKED = re.compile(
 ANSWERED = re.compile(r"(?:\*\*)?(?:A|Answer|答|回答)\s*\d*(?:\*\*)?\s*[:：.]\s*(?:\*\*)?\s*(.*)$", re.IGNORECASE)
 FENCE = re.compile(r"\s*(```|~~~)")
 FACTS = "---"
+# A line beyond this is no heading, and matching it would take long.
+LONGEST_HEADING = 1_000
 
 
 def sniff(head: str, name: str) -> bool:
@@ -91,7 +93,7 @@ def parts_of(lines: Iterable[str]) -> Iterator[Part]:
     part, above, fenced = Part(), Headings(), False
     for line in lines:
         fenced ^= bool(FENCE.match(line))
-        heading = None if fenced else HEADING.match(line)
+        heading = None if fenced else heading_of(line)
         asked = None if fenced or heading else ASKED.match(line.strip())
         if heading:
             yield part
@@ -111,6 +113,11 @@ def parts_of(lines: Iterable[str]) -> Iterator[Part]:
         else:
             part.add(line)
     yield part
+
+
+def heading_of(line: str) -> re.Match[str] | None:
+    """The sharps and the title, if a line is a heading."""
+    return HEADING.match(line) if len(line) <= LONGEST_HEADING else None
 
 
 def blocks_of(part: Part) -> Iterator[Block]:

@@ -43,12 +43,11 @@ def opened(path: Path) -> Iterator["Document"]:
     from lxml import etree
 
     with archives.opened(path) as archive:
-        archives.refuse_entities(path, archive)
-    try:
-        document = Document(str(path))
-    except (OpcError, etree.XMLSyntaxError, LookupError, ValueError, AttributeError) as error:
-        raise broken(path, "its structure", f"this Word file cannot be read ({type(error).__name__})") from error
-    yield document
+        archives.refuse_parts(path, archive)
+        try:
+            yield Document(str(path))
+        except (OpcError, etree.XMLSyntaxError, LookupError, ValueError, AttributeError) as error:
+            raise broken(path, "its structure", f"this Word file cannot be read ({type(error).__name__})") from error
 
 
 def blocks(document: "Document") -> Iterator[Block]:

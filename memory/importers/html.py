@@ -17,10 +17,16 @@ from memory.importers.records import (
     open_text,
 )
 
-BEGINS = re.compile(r"\ufeff?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
+# Atomic, so that a page of nothing but comments is not tried in every way that these can be grouped.
+BEGINS = re.compile(
+    r"\ufeff?\s*(<\?xml[^>]*>\s*)?(?>(<!--.*?-->\s*)*)<(!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL
+)
 DECLARED = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([\w-]+)", re.IGNORECASE)
 # Telegram Desktop and DiscordChatExporter also write web pages, which name people without their ids.
 CHAT = re.compile(r'class="(chatlog__message|page_wrap"[^§]{0,2000}class="history")')
+# As a tree a page takes some fifty times as much memory.
+MOST_PAGE = 8_000_000
+CUT_OFF = re.compile("excessive depth|huge", re.IGNORECASE)
 UNREAD = ("script", "style", "noscript", "template", "svg", "nav", "footer", "button", "select", "textarea", "iframe")
 # What a page does not show may say anything, to search engines or to whoever reads along.
 UNSEEN = (
@@ -70,8 +76,11 @@ def text_of(path: Path) -> str:
 
 
 def page_of(path: Path, text: str) -> Any:
-    """The page as a tree. Nothing it refers to is fetched. Raises UserMistake where it nests too deep to be read."""
+    """The page as a tree. Nothing it refers to is fetched. Raises UserMistake for one beyond what a tree can hold."""
     from lxml import etree, html
+
+    if len(text) > MOST_PAGE:
+        raise broken(path, "its size", f"longer than {MOST_PAGE} characters")
 
     # Bytes, because a text that declares an encoding of its own is refused.
     parser = html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, no_network=True)
@@ -79,8 +88,9 @@ def page_of(path: Path, text: str) -> Any:
         page = html.document_fromstring(text.encode("utf-8", "replace"), parser=parser)
     except etree.ParserError as error:
         raise broken(path, "its top", "there is no text in it") from error
-    if any("depth" in entry.message.casefold() for entry in parser.error_log):
-        raise broken(path, "its nesting", "its elements are nested too deep")
+    # The parser ends there without a word, and what it has read until then looks whole.
+    if any(CUT_OFF.search(entry.message) for entry in parser.error_log):
+        raise broken(path, "its elements", "they are nested too deep, or one of them is too long")
     return page
 
 

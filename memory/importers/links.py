@@ -10,7 +10,7 @@ from pathlib import Path
 
 from memory.importers import html
 from memory.importers.chunks import Block, Headings, cut, passage
-from memory.importers.documents import HEADING
+from memory.importers.documents import heading_of
 from memory.importers.records import ImportContext, Record, Skipped, broken, lines_of, open_text
 
 BOOKMARKS = re.compile(r"\ufeff?\s*<!DOCTYPE\s+NETSCAPE-Bookmark", re.IGNORECASE)
@@ -23,6 +23,7 @@ BETWEEN = " \t-–—:：|,，"
 LEAST_SHARE = 0.5
 # A line of prose may end in an address too.
 MOST_TITLE = 120
+LONGEST_ENTRY = 4_000
 
 
 def sniff(head: str, name: str) -> bool:
@@ -30,12 +31,14 @@ def sniff(head: str, name: str) -> bool:
         return True
     if not name.endswith((".txt", ".md", ".markdown", ".urls")):
         return False
-    lines = [line for line in head.splitlines() if line.strip() and not HEADING.match(line)]
+    lines = [line for line in head.splitlines() if line.strip() and not heading_of(line)]
     return bool(lines) and sum(map(is_entry, lines)) >= LEAST_SHARE * len(lines)
 
 
 def is_entry(line: str) -> bool:
     """Whether a line is an address with a title or a note, and no sentence that mentions one."""
+    if len(line) > LONGEST_ENTRY:
+        return False
     rest = MARKER.sub("", line, count=1).strip()
     found = TITLED.match(rest) or URL.search(rest)
     if found is None:
@@ -61,21 +64,25 @@ def read(path: Path, context: ImportContext) -> Iterator[Record]:
 
 def listed(path: Path) -> Iterator[Block]:
     """The entries of a text, each with the lines below it that say more."""
-    above, entry = Headings(), None
+    above, entry, more = Headings(), None, []
     with open_text(path) as file:
         for line in (each.strip() for each in lines_of(path, file)):
-            heading = HEADING.match(line)
-            if entry and (heading or not line or is_entry(line)):
-                yield entry
-                entry = None
+            heading, begins = heading_of(line), is_entry(line)
+            if entry and (heading or begins or not line):
+                yield with_notes(entry, more)
+                entry, more = None, []
             if heading:
                 above.enter(len(heading[1]), heading[2])
-            elif is_entry(line):
+            elif begins:
                 entry = entry_of(line, above)
             elif entry:
-                entry = replace(entry, text=f"{entry.text}\n{line}".strip())
+                more.append(line)
     if entry:
-        yield entry
+        yield with_notes(entry, more)
+
+
+def with_notes(entry: Block, notes: list[str]) -> Block:
+    return replace(entry, text="\n".join([entry.text, *notes]).strip())
 
 
 def entry_of(line: str, above: Headings) -> Block:
@@ -96,20 +103,20 @@ def entry_of(line: str, above: Headings) -> Block:
 def bookmarks(path: Path) -> Iterator[Block]:
     """The entries of a browser's bookmarks, under the names of their folders."""
     folders: list[tuple[int, str]] = []
-    entry = None
+    entry, more = None, []
     for element in html.page_of(path, html.text_of(path)).iter("h3", "a", "dd"):
         depth = sum(1 for _ in element.iterancestors("dl"))
         words = " ".join((element.text_content() if element.tag == "a" else element.text or "").split())
-        folders = [each for each in folders if each[0] < depth]
-        if element.tag == "dd" and entry:
-            entry = replace(entry, text=f"{entry.text}\n{words}".strip())
+        if element.tag == "dd":
+            more.append(words)
             continue
         if entry:
-            yield entry
-            entry = None
+            yield with_notes(entry, more)
+        entry, more = None, []
+        folders = [each for each in folders if each[0] < depth]
         if element.tag == "h3":
             folders.append((depth, words))
         elif element.get("href", "").startswith(("http://", "https://")):
             entry = Block(words, tuple(name for _, name in folders), title=words, url=element.get("href"))
     if entry:
-        yield entry
+        yield with_notes(entry, more)

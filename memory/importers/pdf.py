@@ -19,6 +19,8 @@ NO_TITLE = re.compile(r"microsoft word|untitled|无标题|.*\.(docx?|indd|tex|qx
 # Lines of a page end where the paper does: a word may go on, and Chinese has no space there.
 BROKEN_WORD = re.compile(r"(?<=[a-zà-ÿ])-\n(?=[a-zà-ÿ])")
 CHINESE_LINE = re.compile(r"(?<=[\u2e80-\u9fff\uff00-\uffef])\n(?=[\u2e80-\u9fff\uff00-\uffef])")
+# The dots between a title and its page in a table of contents.
+LEADERS = re.compile(r"(?:\s?\.){5,}")
 # What pypdf raises on files that are broken in ways it did not think of.
 FAILURES = (
     ValueError,
@@ -81,6 +83,6 @@ def title_of(reader: "PdfReader", path: Path) -> str:
 
 def running(text: str) -> str:
     """A page's text as it would run on wider paper; empty lines stay."""
-    joined = CHINESE_LINE.sub("", BROKEN_WORD.sub("", text))
+    joined = LEADERS.sub(" …", CHINESE_LINE.sub("", BROKEN_WORD.sub("", text)))
     paragraphs = (" ".join(each.split()) for each in re.split(r"\n\s*\n", joined))
     return "\n".join(each for each in paragraphs if each)

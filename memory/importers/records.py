@@ -27,6 +27,8 @@ MOST_RECORD = 16_000_000
 # Chinese text is nearly all of GB2312's 7,445 signs; other legacy encodings read as GB18030 give rarer ones.
 COMMON_SIGNS = 0.8
 SHOWN_AUTHORS = 5
+# Of a name or reason that a broken file gives itself, a sentence can hold so much.
+MOST_SHOWN = 300
 ENCODINGS = {"utf-8-sig": "UTF-8 (nor UTF-16 with a mark, nor GB18030)", "utf-16": "UTF-16", "gb18030": "GB18030"}
 
 
@@ -139,7 +141,7 @@ class Speakers:
 
 def broken(path: Path, where: str, why: str) -> UserMistake:
     """The error of a file that cannot be read as what it is: nothing of it is imported."""
-    return UserMistake(f"{str(path)!r}, {where}: {why}. Nothing of this file was imported.")
+    return UserMistake(f"{str(path)!r}, {where[:MOST_SHOWN]}: {why[:MOST_SHOWN]}. Nothing of this file was imported.")
 
 
 @contextmanager
