@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from shutil import copyfileobj
 from tempfile import TemporaryDirectory
 from types import ModuleType
+from typing import Any
 
 from infra.errors import UserMistake
 from infra.files import sha256_of
@@ -165,12 +166,7 @@ class Import:
         elif chosen is None:
             raise UserMistake(f"{str(path)!r} is none of the formats read here: {KINDS}.")
         elif chosen is archives:
-            unread = self.report.skipped[NO_FORMAT]
-            members = self._unpack(path, name, context, depth=depth + 1)
-            if alone and self.report.skipped[NO_FORMAT] - unread == members:
-                raise broken(path, "its index", f"none of its files is of a format read here: {KINDS}")
-            if not any(each.startswith(f"{name}/") for each in self.report.refused):
-                self._journal_whole(name, sha256, context)
+            self._read_zip(path, name, sha256, context, alone=alone, depth=depth + 1)
         else:
             with readable(path):
                 found = sure(lambda: chosen.read(path, context), self._count)
@@ -178,6 +174,16 @@ class Import:
                 journal_file(
                     self._journal, path, found, context=context, report=self.report, document=document, sha256=sha256
                 )
+
+    def _read_zip(self, path: Path, name: str, sha256: str, context: ImportContext, *, alone: bool, depth: int) -> None:
+        """A zip of documents; it is known as a whole once all of them are."""
+        unread = self.report.skipped[NO_FORMAT]
+        members = self._unpack(path, name, context, depth=depth)
+        if alone and self.report.skipped[NO_FORMAT] - unread == members:
+            raise broken(path, "its index", f"none of its files is of a format read here: {KINDS}")
+        self._remove_vanished(name, context)
+        if not any(each.startswith(f"{name}/") for each in self.report.refused):
+            self._journal_whole(name, sha256, context)
 
     def _unpack(self, path: Path, name: str, context: ImportContext, *, depth: int) -> int:
         """The files of a zip, each by itself in a folder that is gone after it; how many they are."""
@@ -192,7 +198,6 @@ class Import:
             self._on(files=self._progress.files + len(members))
             for member, info in members.items():
                 self._take_member(archive, info, f"{name}/{member}", context, depth=depth)
-        self._remove_vanished(name, context)
         return len(members)
 
     def _take_member(
@@ -234,8 +239,8 @@ class Import:
     def _count(self, records: int) -> None:
         self._on(records=self._progress.records + records)
 
-    def _on(self, **changes: int | str) -> None:
-        self._progress = replace(self._progress, **changes)  # type: ignore[arg-type]
+    def _on(self, **changes: Any) -> None:
+        self._progress = replace(self._progress, **changes)
         self._tell(self._progress)
 
 
@@ -269,9 +274,11 @@ def readable(path: Path) -> Iterator[None]:
 def expanded(paths: Sequence[Path]) -> Iterator[tuple[Path, Path | None]]:
     """The files that `paths` mean, each with the folder it was found in if one was given; in a stable order."""
     for path in paths:
-        with readable(path):
-            found = files_at(path)
-        yield from ((file, path if file != path else None) for file in found)
+        # "." has no name that its files could be known by.
+        named = path if path.name not in {"", ".."} else path.resolve()
+        with readable(named):
+            found = files_at(named)
+        yield from ((file, named if file != named else None) for file in found)
 
 
 def files_at(path: Path) -> list[Path]:

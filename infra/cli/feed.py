@@ -25,6 +25,8 @@ def import_files(home: Path | None, paths: list[Path], *, prune: bool, as_json: 
     from memory.importing import import_paths
 
     settings = settings_of(home)
+    if prune and not any(path.is_dir() for path in paths):
+        raise UserMistake("--prune is for folders: it removes what one of them no longer holds. Name a folder.")
     with following() as follow:
         report = import_paths(open_journal(settings), paths, import_context(settings), prune=prune, on_progress=follow)
     if as_json:

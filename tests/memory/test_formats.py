@@ -415,6 +415,18 @@ def test_what_a_folder_no_longer_holds_goes_when_asked(sqlite_journal: Journal, 
     assert [d.name for d in sqlite_journal.documents()] == ["docs.md", "docs/a.md", "docs/z.zip", "docs/z.zip/z.md"]
 
 
+def test_this_folder_is_known_by_its_name(
+    sqlite_journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("words", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "docs")
+
+    take(sqlite_journal, Path())
+
+    assert [d.name for d in sqlite_journal.documents()] == ["docs/a.md"]
+
+
 def test_documents_are_listed_with_what_is_known_from_them(journal: Journal, tmp_path: Path) -> None:
     take(journal, pdf(tmp_path / "h.pdf", "One.", "Two.", title="Handbook"))
     load(journal, tmp_path / "qa.csv", "question,answer\nHow?,so\n")
