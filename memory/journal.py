@@ -700,7 +700,9 @@ class Writer:
         )
 
     def tell_index(self, op: Operation, kind: Derived, identity: str) -> None:
+        """Queue a change for the index, and for the graph, which finds out by itself what became of it."""
         self.run("INSERT INTO outbox (op, kind, id) VALUES (:op, :kind, :id)", op=op, kind=kind, id=identity)
+        self.run("INSERT INTO graph_outbox (id) VALUES (:id)", id=identity)
 
     def open_question(self, question_id: str, payload: Mapping[str, Any], *, normalised: str, at: datetime) -> None:
         """Put a question into the inbox; one of the same normal form, still open, counts up instead.

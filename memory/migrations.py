@@ -1,7 +1,7 @@
 """The journal's tables, step by step. A step that was released is never changed: the next one is added below it.
 
 `events` is the truth and only grows. `messages`, `exchanges`, `passages`, `inbox` and `consents` are derived from it in
-the same transaction; `outbox` lists what the vector index has yet to learn.
+the same transaction; `outbox` lists what the vector index has yet to learn, `graph_outbox` what the graph has yet to.
 """
 
 import sqlalchemy as sa
@@ -128,7 +128,7 @@ def m007_tombstones(connection: Connection) -> None:
     )
 
 
-def m009_exchanges_of_documents(connection: Connection) -> None:
+def m008_exchanges_of_documents(connection: Connection) -> None:
     """Which exchanges came with which file: they go when the file no longer has them, unless another one does."""
     for statement in (
         "CREATE TABLE document_exchanges (document TEXT NOT NULL, exchange_id TEXT NOT NULL, "
@@ -136,6 +136,21 @@ def m009_exchanges_of_documents(connection: Connection) -> None:
         "CREATE INDEX documents_by_exchange ON document_exchanges (exchange_id)",
     ):
         connection.execute(sa.text(statement))
+
+
+def m009_graph(connection: Connection) -> None:
+    """What each source says for the graph, what the graph has yet to read, and the terms it learned."""
+    for statement in M009.format(serial=serial(connection)).split(";"):
+        connection.execute(sa.text(statement))
+
+
+M009 = """
+CREATE TABLE graph_outbox (seq {serial}, id TEXT NOT NULL);
+CREATE TABLE graph_readings (source TEXT PRIMARY KEY, seq BIGINT NOT NULL, payload TEXT NOT NULL);
+CREATE INDEX graph_readings_by_seq ON graph_readings (seq);
+CREATE TABLE graph_state (name TEXT PRIMARY KEY, payload TEXT NOT NULL);
+INSERT INTO graph_outbox (id) SELECT id FROM exchanges UNION SELECT id FROM passages
+"""
 
 
 MIGRATIONS: list[Migration] = [
@@ -146,5 +161,6 @@ MIGRATIONS: list[Migration] = [
     m005_forgotten,
     m006_questions_by_normal_form,
     m007_tombstones,
-    m009_exchanges_of_documents,
+    m008_exchanges_of_documents,
+    m009_graph,
 ]

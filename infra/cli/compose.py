@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from infra.voice.api import Voices
     from infra.voice.chat import Voice
     from infra.voice.weights import Weights
+    from memory.graph_store import GraphStore
     from memory.importers.records import ImportContext
     from memory.index import Index
     from memory.journal import Journal
@@ -115,11 +116,17 @@ def open_voices(settings: Settings) -> "Voices":
 
 @dataclass
 class Memory:
-    """The journal with its index: what one process at a time may hold. A context manager."""
+    """The journal with its index, which one process at a time may hold, and its graph. A context manager."""
 
     journal: "Journal"
     index: "Index"
+    graph: "GraphStore"
     recall: "Recall"
+
+    def drain_all(self) -> None:
+        """Bring index and graph up to date with the journal."""
+        self.index.drain_all()
+        self.graph.drain_all()
 
     def __enter__(self) -> "Memory":
         return self
@@ -130,15 +137,16 @@ class Memory:
 
 
 def open_memory(settings: Settings, folder: Path | None = None) -> Memory:
-    """Journal and index, brought up to date. Raises ServiceTrouble when another process holds the index."""
+    """Journal, index and graph, brought up to date. Raises ServiceTrouble when another process holds the index."""
     memory = memory_of(settings, open_journal(settings), folder)
-    memory.index.drain_all()
+    memory.drain_all()
     return memory
 
 
 def memory_of(settings: Settings, journal: "Journal", folder: Path | None = None) -> Memory:
     """Memory over a journal that is open, as far as its index has come."""
     from memory.encode import Encoder
+    from memory.graph_store import GraphStore
     from memory.index import Index
     from memory.recall import Recall
     from memory.vectors import EdgeStore, ServerStore, Store
@@ -149,7 +157,7 @@ def memory_of(settings: Settings, journal: "Journal", folder: Path | None = None
     if settings.index.url:
         store = ServerStore(settings.index.url, api_key=key.get_secret_value() if key else None)
     index = Index(journal, store, encoder)
-    return Memory(journal, index, Recall(journal, index, encoder))
+    return Memory(journal, index, GraphStore(journal), Recall(journal, index, encoder))
 
 
 @dataclass

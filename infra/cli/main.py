@@ -24,11 +24,15 @@ inbox_app = typer.Typer(help="Questions that wait for the creator.")
 journal_app = typer.Typer(help="The record of everything: encrypt it.")
 dataset_app = typer.Typer(help="Frozen sets of training rows.")
 voices_app = typer.Typer(help="Voices: list, promote, go back.")
+graph_app = typer.Typer(
+    help="What memory's graph knows: things, how they hang together, what the creator thinks of them."
+)
 bench_app = typer.Typer(help="Measure this machine: medians and ratios, side by side in one run.")
 app.add_typer(inbox_app, name="inbox")
 app.add_typer(journal_app, name="journal")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(voices_app, name="voices")
+app.add_typer(graph_app, name="graph")
 app.add_typer(bench_app, name="bench")
 
 Home = Annotated[Path | None, typer.Option("--home", help="The folder with understudy.toml; default: this one.")]
@@ -394,6 +398,30 @@ def demo(
     from infra.cli.demo import demo as run
 
     run(home, fresh=fresh, report=report)
+
+
+@graph_app.command("stats")
+def graph_stats(home: Home = None, as_json: Json = False) -> None:
+    """Count things and edges; list what is spoken of most."""
+    from infra.cli.graph import stats as run
+
+    run(home, as_json=as_json)
+
+
+@graph_app.command("show")
+def graph_show(name: str, home: Home = None, as_json: Json = False) -> None:
+    """Show one thing with its edges and their sources."""
+    from infra.cli.graph import show as run
+
+    run(home, name, as_json=as_json)
+
+
+@graph_app.command("rebuild")
+def graph_rebuild(home: Home = None, as_json: Json = False) -> None:
+    """Make the graph again from all exchanges and passages."""
+    from infra.cli.graph import rebuild as run
+
+    run(home, as_json=as_json)
 
 
 @bench_app.command("serve")

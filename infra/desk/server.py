@@ -36,7 +36,7 @@ def make_app(settings: Settings, here: TwinHere, playground: Playground | None =
     runs = open_runs(settings, here.memory.journal)
 
     async def drain() -> None:
-        await asyncio.to_thread(here.memory.index.drain_all)
+        await asyncio.to_thread(here.memory.drain_all)
 
     def status() -> dict[str, Any]:
         speaking = here.voices.engine.voice if here.voices else settings.voice.url
@@ -74,10 +74,10 @@ def make_app(settings: Settings, here: TwinHere, playground: Playground | None =
 
 
 async def follow(here: TwinHere) -> None:
-    """Bring what any process journals into the index, for as long as this process lives."""
+    """Bring what any process journals into index and graph, for as long as this process lives."""
     while True:
         try:
-            await asyncio.to_thread(here.memory.index.drain_all)
+            await asyncio.to_thread(here.memory.drain_all)
         except ServiceTrouble:
             # The journal or index is briefly not to be had; what waits stays in the outbox for the next round.
             await asyncio.sleep(5)

@@ -1,0 +1,113 @@
+"""`understudy graph`: what memory's graph knows, for people, scripts and other programs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.cli.compose import open_journal, settings_of
+from infra.cli.console import err, out, print_json, table
+from infra.errors import UserMistake
+
+if TYPE_CHECKING:
+    from memory.graph import Edge, Entity
+    from memory.graph_store import GraphStore
+
+# What one screen shows of the neighbours of an entity.
+SHOWN = 12
+
+
+def open_graph(home: Path | None) -> "GraphStore":
+    """The graph, up to date with the journal."""
+    from memory.graph_store import GraphStore
+
+    store = GraphStore(open_journal(settings_of(home)))
+    store.drain_all()
+    return store
+
+
+def stats(home: Path | None, *, as_json: bool) -> None:
+    """How much there is of what."""
+    graph = open_graph(home).graph
+    entities, edges = graph.entities(), graph.edges()
+    stances = [edge for edge in edges if edge.kind != "with"]
+    kinds: dict[str, int] = {}
+    for entity in entities:
+        kinds[entity.kind] = kinds.get(entity.kind, 0) + 1
+    document = {
+        "sources": len(graph.readings),
+        "entities": len(entities),
+        "aliases": sum(len(entity.aliases) for entity in entities),
+        "edges": len(edges),
+        "stances": len(stances),
+        "closed": sum(edge.valid_to is not None for edge in edges),
+        "kinds": dict(sorted(kinds.items())),
+        "most": [{"name": each.name, "kind": each.kind, "sources": len(each.sources)} for each in entities[:SHOWN]],
+    }
+    if as_json:
+        print_json(document)
+        return
+    counts = ((name, value) for name, value in document.items() if isinstance(value, int))
+    out().print(table("Graph", ("what", "how many"), counts))
+    out().print(table("Most spoken of", ("name", "kind", "sources"), (each.values() for each in document["most"])))  # type: ignore[attr-defined]
+
+
+def show(home: Path | None, name: str, *, as_json: bool) -> None:
+    """One entity with its edges, and where each comes from."""
+    store = open_graph(home)
+    graph = store.graph
+    entity = graph.entity(name)
+    if entity is None:
+        raise UserMistake(f"The graph knows nothing called {name!r}. See: understudy graph stats.")
+    stances, around = graph.stances(entity.id), graph.around(entity.id)[:SHOWN]
+    if as_json:
+        edges = [edge_document(store, edge) for edge in [*stances, *around]]
+        print_json({**entity_document(entity), "edges": edges})
+        return
+    also = f", also {', '.join(entity.aliases)}" if entity.aliases else ""
+    out().print(f"{entity.name} ({entity.kind}{also}): {len(entity.sources)} sources", markup=False)
+    if stances:
+        rows = ((edge.kind, edge.quote, span(edge), ", ".join(edge.sources)) for edge in stances)
+        out().print(table("What the creator says", ("stance", "words", "holds", "sources"), rows))
+    near = ((name_of(store, edge.tail), edge.weight, span(edge), ", ".join(edge.sources[:3])) for edge in around)
+    out().print(table("Mentioned with", ("name", "weight", "holds", "sources"), near))
+
+
+def rebuild(home: Path | None, *, as_json: bool) -> None:
+    """Read everything again."""
+    read = open_graph(home).rebuild()
+    if as_json:
+        print_json({"read": read})
+    else:
+        err().print(f"Read {read} exchanges and passages.")
+
+
+def span(edge: "Edge") -> str:
+    """Since when an edge holds, and until when."""
+    return f"{edge.valid_from:%Y-%m-%d} – {f'{edge.valid_to:%Y-%m-%d}' if edge.valid_to else ''}"
+
+
+def name_of(store: "GraphStore", identity: str) -> str:
+    entity = store.graph.entity(identity)
+    return entity.name if entity else identity
+
+
+def entity_document(entity: "Entity") -> dict[str, Any]:
+    return {
+        "id": entity.id,
+        "name": entity.name,
+        "kind": entity.kind,
+        "aliases": list(entity.aliases),
+        "sources": list(entity.sources),
+    }
+
+
+def edge_document(store: "GraphStore", edge: "Edge") -> dict[str, Any]:
+    return {
+        "head": name_of(store, edge.head),
+        "kind": edge.kind,
+        "tail": name_of(store, edge.tail),
+        "weight": edge.weight,
+        "valid_from": edge.valid_from,
+        "valid_to": edge.valid_to,
+        "quote": edge.quote,
+        "sources": list(edge.sources),
+    }
