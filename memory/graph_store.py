@@ -21,6 +21,7 @@ from memory.graph import Graph, Mention, Reading, Statement
 from memory.journal import Journal, Writer
 from memory.lexicon import Lexicon, learn
 from memory.messages import Exchange, Passage
+from memory.topics import Topic, topics_of
 
 BATCH = 200
 # The lexicon is learned again when memory has grown by this factor, so that learning costs little for each source; a
@@ -40,6 +41,7 @@ class GraphStore:
         self._extractor: Extractor = extractor or Rules()
         self._lock = threading.RLock()
         self._seen = 0
+        self._topics: tuple[int, list[Topic]] | None = None
         self.graph = Graph()
 
     def drain_all(self) -> int:
@@ -58,6 +60,13 @@ class GraphStore:
         with self._lock:
             self._learn()
             return self.drain_all()
+
+    def topics(self) -> list[Topic]:
+        """The topics of the graph as it is; found again only when it has changed."""
+        with self._lock:
+            if self._topics is None or self._topics[0] != self._seen:
+                self._topics = (self._seen, topics_of(self.graph))
+            return self._topics[1]
 
     def _waiting(self) -> list[dict[str, Any]]:
         return self._rows("SELECT seq, id FROM graph_outbox ORDER BY seq LIMIT :limit", limit=BATCH)

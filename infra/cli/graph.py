@@ -1,5 +1,6 @@
 """`understudy graph`: what memory's graph knows, for people, scripts and other programs."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from infra.errors import UserMistake
 if TYPE_CHECKING:
     from memory.graph import Edge, Entity
     from memory.graph_store import GraphStore
+    from memory.journal import Journal
 
 # What one screen shows of the neighbours of an entity.
 SHOWN = 12
@@ -69,6 +71,52 @@ def show(home: Path | None, name: str, *, as_json: bool) -> None:
         out().print(table("What the creator says", ("stance", "words", "holds", "sources"), rows))
     near = ((name_of(store, edge.tail), edge.weight, span(edge), ", ".join(edge.sources[:3])) for edge in around)
     out().print(table("Mentioned with", ("name", "weight", "holds", "sources"), near))
+
+
+def topics(home: Path | None, *, as_json: bool) -> None:
+    """What the creator's words are about, each topic in the words that say most of it."""
+    found = open_graph(home).topics()
+    said = sayings(open_journal(settings_of(home)), [source for topic in found for source in topic.summary])
+    if as_json:
+        print_json([{**asdict(topic), "summary": {each: said[each] for each in topic.summary}} for topic in found])
+        return
+    rows = ((topic.label, topic.sources, "\n".join(said[each] for each in topic.summary)) for topic in found[:SHOWN])
+    out().print(table("Topics", ("about", "sources", "in the creator's words"), rows))
+
+
+def sayings(journal: "Journal", sources: list[str]) -> dict[str, str]:
+    """The first sentence or two of what the creator says in each source."""
+    from memory.stances import quoted
+
+    texts = {each.id: each.answer for each in journal.exchanges(sources)}
+    texts |= {each.id: each.text for each in journal.passages(sources)}
+    return {identity: quoted(text) for identity, text in texts.items()}
+
+
+def export(home: Path | None, file: Path, format_name: str) -> None:
+    """Write the graph for other programs."""
+    from infra.files import write_atomic
+    from memory.graph_export import as_graphml, as_json
+
+    formats = {"graphml": as_graphml, "json": as_json}
+    if format_name not in formats:
+        raise UserMistake(f"--format takes graphml or json, not {format_name!r}.")
+    store, creator = open_graph(home), settings_of(home).creator.name
+    write_atomic(file, formats[format_name](store.graph, store.topics(), creator=creator))
+    err().print(f"Wrote {file}.", markup=False)
+
+
+def picture(home: Path | None, file: Path) -> None:
+    """Draw the graph."""
+    from infra.files import write_atomic
+    from memory.graph_picture import picture as draw
+
+    if file.suffix != ".svg":
+        raise UserMistake(f"The picture is an SVG: give the file a name that ends with .svg, not {file.name!r}.")
+    store = open_graph(home)
+    title = f"What {settings_of(home).creator.name} talks about"
+    write_atomic(file, draw(store.graph, store.topics(), title=title))
+    err().print(f"Wrote {file}.", markup=False)
 
 
 def rebuild(home: Path | None, *, as_json: bool) -> None:

@@ -416,6 +416,34 @@ def graph_show(name: str, home: Home = None, as_json: Json = False) -> None:
     run(home, name, as_json=as_json)
 
 
+@graph_app.command("topics")
+def graph_topics(home: Home = None, as_json: Json = False) -> None:
+    """List what the creator's words are about, in their words."""
+    from infra.cli.graph import topics as run
+
+    run(home, as_json=as_json)
+
+
+@graph_app.command("export")
+def graph_export(
+    file: Path,
+    format_name: Annotated[str, typer.Option("--format", help="graphml or json.")] = "graphml",
+    home: Home = None,
+) -> None:
+    """Write the graph for other programs: Gephi, yEd and Cytoscape read GraphML."""
+    from infra.cli.graph import export as run
+
+    run(home, file, format_name)
+
+
+@graph_app.command("picture")
+def graph_picture(file: Path, home: Home = None) -> None:
+    """Draw the graph as FILE.svg."""
+    from infra.cli.graph import picture as run
+
+    run(home, file)
+
+
 @graph_app.command("rebuild")
 def graph_rebuild(home: Home = None, as_json: Json = False) -> None:
     """Make the graph again from all exchanges and passages."""
