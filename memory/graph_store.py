@@ -8,6 +8,7 @@ any number of processes may drain, each catches up with what the others read, an
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -39,7 +40,7 @@ class GraphStore:
     def __init__(self, journal: Journal, extractor: Extractor | None = None) -> None:
         self._journal = journal
         self._extractor: Extractor = extractor or Rules()
-        self._lock = threading.RLock()
+        self._lock, self._turn = threading.RLock(), threading.Lock()
         self._seen = 0
         self._topics: tuple[int, list[Topic]] | None = None
         self.graph = Graph()
@@ -60,6 +61,12 @@ class GraphStore:
         with self._lock:
             self._learn()
             return self.drain_all()
+
+    @contextmanager
+    def reading(self) -> Iterator[Graph]:
+        """The graph, which does not change meanwhile; never held for longer than a batch takes."""
+        with self._turn:
+            yield self.graph
 
     def topics(self) -> list[Topic]:
         """The topics of the graph as it is; found again only when it has changed."""
@@ -92,11 +99,12 @@ class GraphStore:
             seen=self._seen,
             limit=BATCH,
         ):
-            for row in rows:
-                if row["payload"] == GONE:
-                    self.graph.drop(row["source"])
-                else:
-                    self.graph.add(reading_of(row["payload"]))
+            with self._turn:
+                for row in rows:
+                    if row["payload"] == GONE:
+                        self.graph.drop(row["source"])
+                    else:
+                        self.graph.add(reading_of(row["payload"]))
             self._seen = rows[-1]["seq"]
 
     def lexicon(self) -> Lexicon:

@@ -75,3 +75,12 @@ def pairing(*, as_json: bool) -> None:
     from memory.pairing_score import compare
 
     show("Pairing on the labelled conversations", [asdict(each) for each in compare()], as_json=as_json)
+
+
+def graph(*, as_json: bool) -> None:
+    """What the graph adds to recall."""
+    from memory.graph_bench import gain
+
+    offline()
+    with tempfile.TemporaryDirectory() as folder:
+        show("Evidence found, L0 alone and with the graph", gain(Path(folder), say=err().print), as_json=as_json)

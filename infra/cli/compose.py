@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from infra.voice.api import Voices
     from infra.voice.chat import Voice
     from infra.voice.weights import Weights
+    from memory.graph_recall import GraphRecall
     from memory.graph_store import GraphStore
     from memory.importers.records import ImportContext
     from memory.index import Index
     from memory.journal import Journal
     from memory.messages import Person
     from memory.persona import PersonaCard
-    from memory.recall import Recall
 
 LINUX = sys.platform == "linux"
 
@@ -121,7 +121,7 @@ class Memory:
     journal: "Journal"
     index: "Index"
     graph: "GraphStore"
-    recall: "Recall"
+    recall: "GraphRecall"
 
     def drain_all(self) -> None:
         """Bring index and graph up to date with the journal."""
@@ -146,6 +146,7 @@ def open_memory(settings: Settings, folder: Path | None = None) -> Memory:
 def memory_of(settings: Settings, journal: "Journal", folder: Path | None = None) -> Memory:
     """Memory over a journal that is open, as far as its index has come."""
     from memory.encode import Encoder
+    from memory.graph_recall import GraphRecall
     from memory.graph_store import GraphStore
     from memory.index import Index
     from memory.recall import Recall
@@ -157,7 +158,8 @@ def memory_of(settings: Settings, journal: "Journal", folder: Path | None = None
     if settings.index.url:
         store = ServerStore(settings.index.url, api_key=key.get_secret_value() if key else None)
     index = Index(journal, store, encoder)
-    return Memory(journal, index, GraphStore(journal), Recall(journal, index, encoder))
+    graph = GraphStore(journal)
+    return Memory(journal, index, graph, GraphRecall(Recall(journal, index, encoder), journal, graph))
 
 
 @dataclass

@@ -487,6 +487,14 @@ def bench_swap(as_json: Json = False) -> None:
     run(as_json=as_json)
 
 
+@bench_app.command("graph")
+def bench_graph(as_json: Json = False) -> None:
+    """What the graph adds to recall, on labelled questions that one exchange does not answer."""
+    from infra.cli.bench import graph as run
+
+    run(as_json=as_json)
+
+
 @bench_app.command("pairing")
 def bench_pairing(as_json: Json = False) -> None:
     """Pairing of questions and answers beside the five-minute-window rule, on the labelled cases."""

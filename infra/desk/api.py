@@ -22,7 +22,7 @@ from bot.twin import Twin
 from infra.runs import Runs, document
 from memory.journal import Journal
 from memory.messages import Person
-from memory.recall import Recall
+from memory.recall import Recaller
 from memory.vectors import Scope
 
 Limit = Annotated[int, Query(ge=1, le=10)]
@@ -34,7 +34,7 @@ class Parts:
 
     twin: Twin
     journal: Journal
-    recall: Recall
+    recall: Recaller
     runs: Runs
     creator: Person
     ring: Callable[[str], None]
