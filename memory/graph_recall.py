@@ -73,6 +73,9 @@ class GraphRecall:
         return Recollection(beside(added, found.notes), sure, marks)
 
     def _added(self, question: str, notes: Sequence[Note], scope: Scope, excluded: frozenset[str]) -> list[Note]:
+        if not any(cue.search(question) for _, cue in CUES):
+            return []
+        self._store.catch_up()  # another process may be the one that reads what is new
         with self._store.reading() as graph:
             asked = wanted(question, graph)
             if asked is None:

@@ -53,7 +53,7 @@ class GraphStore:
                 self._learn_if_grown()
                 self._apply(waiting)
                 total += len(waiting)
-            self._catch_up()
+            self.catch_up()
             return total
 
     def rebuild(self) -> int:
@@ -89,23 +89,29 @@ class GraphStore:
                 keep(writer, identity, seq, payload=payloads.get(identity, GONE))
             writer.run("DELETE FROM graph_outbox WHERE seq <= :seq", seq=waiting[-1]["seq"])
         if len(payloads) < len(last):
-            self._catch_up()
+            self.catch_up()
             self._forget_terms()
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
         """Bring the graph of this process up to date with the readings that any process kept."""
-        while rows := self._rows(
-            "SELECT source, seq, payload FROM graph_readings WHERE seq > :seen ORDER BY seq LIMIT :limit",
-            seen=self._seen,
-            limit=BATCH,
-        ):
-            with self._turn:
+        with self._turn:
+            while rows := self._kept_since(self._seen):
                 for row in rows:
-                    if row["payload"] == GONE:
-                        self.graph.drop(row["source"])
-                    else:
-                        self.graph.add(reading_of(row["payload"]))
-            self._seen = rows[-1]["seq"]
+                    self._take(row["source"], row["payload"])
+                self._seen = rows[-1]["seq"]
+
+    def _kept_since(self, seq: int) -> list[dict[str, Any]]:
+        return self._rows(
+            "SELECT source, seq, payload FROM graph_readings WHERE seq > :seq ORDER BY seq LIMIT :limit",
+            seq=seq,
+            limit=BATCH,
+        )
+
+    def _take(self, source: str, payload: str) -> None:
+        if payload == GONE:
+            self.graph.drop(source)
+        else:
+            self.graph.add(reading_of(payload))
 
     def lexicon(self) -> Lexicon:
         """The terms as last learned, by whichever process."""

@@ -56,6 +56,7 @@ class Kind(StrEnum):
     CARD = "card"
     NOTICE = "notice"
     REPORT = "report"
+    PROFILE = "profile"
 
 
 @dataclass(frozen=True)

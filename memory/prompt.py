@@ -34,7 +34,7 @@ def render(
 
 def system_text(persona: PersonaCard) -> str:
     """What the model is told about whom it stands in for; short, because a small model follows little of it."""
-    about = f" {persona.about.strip()}" if persona.about.strip() else ""
+    about = "".join(f" {part.strip()}" for part in (persona.about, persona.profile) if part.strip())
     return f"You are the AI stand-in for {persona.name}.{about} Answer as {persona.name} would, only from the notes."
 
 

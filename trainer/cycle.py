@@ -25,6 +25,7 @@ from memory.index import Index
 from memory.journal import Journal
 from memory.messages import Exchange, Note
 from memory.persona import PersonaCard
+from memory.profile import persona_card
 from memory.provenance import Permissions
 from memory.recall import Recall
 from memory.vectors import EdgeStore
@@ -73,7 +74,7 @@ def run_cycle(work: Work) -> dict[str, Any]:
     attempt has taken over, ServiceTrouble when something fails. Safe to call again after any of them.
     """
     settings = work.settings
-    persona = PersonaCard(settings.creator.name, settings.creator.about, settings.creator.language)
+    persona = persona_card(work.journal, settings.creator.name, settings.creator.about, settings.creator.language)
     store = AdapterStore(settings.data_folder / "adapters")
     weights = prepare(
         source_of(settings.models.gguf),

@@ -65,10 +65,10 @@ def import_context(settings: Settings) -> "ImportContext":
     return ImportContext(creator_person(settings), settings.creator_keys, now())
 
 
-def persona(settings: Settings) -> "PersonaCard":
-    from memory.persona import PersonaCard
+def persona(settings: Settings, journal: "Journal") -> "PersonaCard":
+    from memory.profile import persona_card
 
-    return PersonaCard(settings.creator.name, settings.creator.about, settings.creator.language)
+    return persona_card(journal, settings.creator.name, settings.creator.about, settings.creator.language)
 
 
 def threads(settings: Settings) -> int:
@@ -201,7 +201,7 @@ def open_twin(settings: Settings) -> TwinHere:
         memory.journal,
         memory.recall,
         voice=voice,
-        manner=manner(settings),
+        manner=manner(settings, memory.journal),
         creator=settings.answering,
         silenced=lambda: silenced(memory.journal),
         clock=now,
@@ -209,7 +209,7 @@ def open_twin(settings: Settings) -> TwinHere:
     return TwinHere(twin, memory, voices)
 
 
-def manner(settings: Settings) -> "Manner":
+def manner(settings: Settings, journal: "Journal") -> "Manner":
     """How this creator's twin answers."""
     from bot.twin import Manner
     from infra.voice.chat import Sampling
@@ -218,7 +218,7 @@ def manner(settings: Settings) -> "Manner":
     voice, recall = settings.voice, settings.recall
     sampling = Sampling(temperature=voice.temperature, top_p=voice.top_p, max_tokens=voice.max_tokens)
     threshold = THRESHOLD if recall.threshold is None else recall.threshold
-    return Manner(persona(settings), sampling, recall.limit, recall.budget_tokens, threshold)
+    return Manner(persona(settings, journal), sampling, recall.limit, recall.budget_tokens, threshold)
 
 
 def silenced(journal: "Journal") -> bool:

@@ -189,7 +189,9 @@ def evaluate(home: Path | None, version: str, *, questions: Path | None, as_json
         from trainer.evals import answers_to
 
         weights, adapter = served_weights(settings), store.gguf(version)
-        found = answers_to(questions, weights=weights, adapter=adapter, persona=persona(settings))
+        found = answers_to(
+            questions, weights=weights, adapter=adapter, persona=persona(settings, open_journal(settings))
+        )
         rows = ((each["question"], each["base"], each["adapter"]) for each in found)
         print_json(found) if as_json else out().print(table("Before, after", ("question", "base", version), rows))
         return
@@ -204,7 +206,7 @@ def evaluate(home: Path | None, version: str, *, questions: Path | None, as_json
         weights=served_weights(settings),
         adapter=store.gguf(version),
         current=None,
-        persona=persona(settings),
+        persona=persona(settings, open_journal(settings)),
         embedder=settings.models.embedder,
         folder=target,
         seed=settings.training.seed,

@@ -27,12 +27,14 @@ voices_app = typer.Typer(help="Voices: list, promote, go back.")
 graph_app = typer.Typer(
     help="What memory's graph knows: things, how they hang together, what the creator thinks of them."
 )
+profile_app = typer.Typer(help="Who the twin is told that it stands in for.")
 bench_app = typer.Typer(help="Measure this machine: medians and ratios, side by side in one run.")
 app.add_typer(inbox_app, name="inbox")
 app.add_typer(journal_app, name="journal")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(voices_app, name="voices")
 app.add_typer(graph_app, name="graph")
+app.add_typer(profile_app, name="profile")
 app.add_typer(bench_app, name="bench")
 
 Home = Annotated[Path | None, typer.Option("--home", help="The folder with understudy.toml; default: this one.")]
@@ -450,6 +452,43 @@ def graph_rebuild(home: Home = None, as_json: Json = False) -> None:
     from infra.cli.graph import rebuild as run
 
     run(home, as_json=as_json)
+
+
+@profile_app.command("show")
+def profile_show(home: Home = None, as_json: Json = False) -> None:
+    """Show the profile that counts, and the creator's opinions with their sources."""
+    from infra.cli.profile import show as run
+
+    run(home, as_json=as_json)
+
+
+@profile_app.command("draft")
+def profile_draft(home: Home = None, as_json: Json = False) -> None:
+    """Draft a profile from memory and use it."""
+    from infra.cli.profile import draft as run
+
+    run(home, as_json=as_json)
+
+
+@profile_app.command("set")
+def profile_set(
+    field: Annotated[str, typer.Argument(help="about, cares or speaks.")],
+    text: str,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Put one field into other words."""
+    from infra.cli.profile import set_field as run
+
+    run(home, field, text, as_json=as_json)
+
+
+@profile_app.command("edit")
+def profile_edit(home: Home = None) -> None:
+    """Open the profile in your editor."""
+    from infra.cli.profile import edit as run
+
+    run(home)
 
 
 @bench_app.command("serve")

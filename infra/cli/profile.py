@@ -1,0 +1,98 @@
+"""`understudy profile`: who the twin is told that it stands in for, drafted from memory and edited by the creator."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.cli.compose import creator_person, now, open_journal, settings_of
+from infra.cli.console import err, out, print_json, table
+from infra.cli.graph import open_graph
+
+if TYPE_CHECKING:
+    from memory.profile import Profile
+
+# How many opinions one screen shows.
+SHOWN = 10
+
+
+def show(home: Path | None, *, as_json: bool) -> None:
+    """The profile that counts, or what would be drafted, and the opinions with their sources."""
+    from memory.profile import current, opinions, versions
+
+    journal, store = open_journal(settings_of(home)), open_graph(home)
+    kept = current(journal)
+    profile = kept or drafted(home)
+    found = opinions(store.graph)[:SHOWN]
+    held = [{"stance": each.kind, "words": each.quote, "sources": list(each.sources)} for each in found]
+    document: dict[str, Any] = {"kept": kept is not None, "version": len(versions(journal)), **asdict(profile)}
+    if as_json:
+        print_json({**document, "opinions": held})
+        return
+    out().print(table("Profile", ("field", "what it says"), document.items()))
+    out().print(
+        table(
+            "Opinions",
+            ("stance", "words", "sources"),
+            ((each["stance"], each["words"], ", ".join(each["sources"])) for each in held),
+        )
+    )
+    if kept is None:
+        err().print("This is a draft, and not used yet. Use it: understudy profile draft")
+
+
+def draft(home: Path | None, *, as_json: bool) -> None:
+    """Keep a draft from memory as the version that counts."""
+    keep_version(home, drafted(home), as_json=as_json)
+
+
+def set_field(home: Path | None, field: str, text: str, *, as_json: bool) -> None:
+    """Keep a version with one field in other words."""
+    from memory.profile import current, edited
+
+    profile = current(open_journal(settings_of(home))) or drafted(home)
+    keep_version(home, edited(profile, field, text), as_json=as_json)
+
+
+def edit(home: Path | None) -> None:
+    """Open the profile in the creator's editor and keep what comes back."""
+    import tomllib
+
+    import click
+    import tomli_w
+
+    from infra.errors import UserMistake
+    from memory.profile import Profile, current, edited
+
+    profile = current(open_journal(settings_of(home))) or drafted(home)
+    text = click.edit(tomli_w.dumps(asdict(profile)), extension=".toml")
+    if text is None:
+        err().print("Nothing was changed.")
+        return
+    try:
+        fields = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserMistake(f"That is no TOML: {error}. Nothing was changed.") from error
+    changed = Profile()
+    for field, value in fields.items():
+        changed = edited(changed, field, str(value))
+    keep_version(home, changed, as_json=False)
+
+
+def drafted(home: Path | None) -> "Profile":
+    """What memory says of the creator today."""
+    from memory.profile import draft as draft_of
+
+    settings = settings_of(home)
+    answers = (each.answer for each in open_journal(settings).exchanges() if each.author.role == "creator")
+    return draft_of(open_graph(home).topics(), answers, about=settings.creator.about)
+
+
+def keep_version(home: Path | None, profile: "Profile", *, as_json: bool) -> None:
+    from memory.profile import keep
+
+    settings = settings_of(home)
+    keep(open_journal(settings), profile, creator=creator_person(settings), at=now())
+    if as_json:
+        print_json(asdict(profile))
+    else:
+        err().print("Kept. The twin speaks by it from its next start, and its voice learns it in the next training.")
