@@ -8,10 +8,10 @@ whether sources arrived one by one or all at once.
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from typing import Literal, TypeVar
 
 from memory.encode import CJK, stem
@@ -176,7 +176,7 @@ class Graph:
 
     def sources(self, identity: str) -> tuple[str, ...]:
         """The sources that mention an entity, by time."""
-        return self.by_time({source for key in self._keys(identity) for source in self._mentions.get(key, ())})
+        return self.by_time(self._in(identity))
 
     def mentioned(self, source: str) -> list[str]:
         """The ids of what a source mentions."""
@@ -195,11 +195,16 @@ class Graph:
         """All answers to the question that this one answers, by time."""
         return self.by_time(self._asked.get(self.readings[source].asks, {source: None}))
 
-    def around(self, identity: str) -> list[Edge]:
-        """What an entity is mentioned with, closest first."""
-        mine = self.sources(identity)
+    def near(self, identity: str) -> dict[str, float]:
+        """What an entity is mentioned with, closest first, and how close: how far their sources are the same."""
+        mine = self._in(identity)
         others = Counter(other for source in mine for other in self.mentioned(source) if other != identity)
-        return sorted((self.edge(identity, other) for other in others), key=lambda edge: (-edge.weight, edge.tail))
+        close = {other: count**2 / (len(mine) * len(self._in(other))) for other, count in others.items()}
+        return dict(sorted(close.items(), key=lambda pair: (-pair[1], pair[0])))
+
+    def around(self, identity: str, limit: int | None = None) -> list[Edge]:
+        """The edges to what an entity is mentioned with, or to the closest of it."""
+        return [self.edge(identity, other) for other in islice(self.near(identity), limit)]
 
     def edge(self, one: str, other: str) -> Edge:
         """How two entities that some source mentions together belong together.
@@ -240,15 +245,15 @@ class Graph:
 
     def path(self, one: str, other: str) -> list[Edge]:
         """The shortest way from one entity to another over at most one in between; empty when there is none."""
-        first = {edge.tail: edge for edge in self.around(one)}
+        first = self.near(one)
         if other in first:
-            return [first[other]]
-        second = {edge.tail: edge for edge in self.around(other)}
+            return [self.edge(one, other)]
+        second = self.near(other)
         between = [name for name in first if name in second]
         if not between:
             return []
-        best = max(between, key=lambda name: (min(first[name].weight, second[name].weight), name))
-        return [first[best], self.edge(best, other)]
+        best = max(between, key=lambda name: (min(first[name], second[name]), name))
+        return [self.edge(one, best), self.edge(best, other)]
 
     def _stance_edges(
         self, identity: str, said: Sequence[tuple[str, Statement]], end: datetime | None
@@ -259,6 +264,13 @@ class Graph:
             sources = tuple(dict.fromkeys(source for source, _ in of_it))
             since = self.readings[sources[0]].at
             yield Edge(CREATOR, identity, stance, sources, 1.0, since, end, of_it[-1][1].quote)
+
+    def _in(self, identity: str) -> Set[str]:
+        """The sources that mention an entity, in any order."""
+        keys = self._keys(identity)
+        if len(keys) == 1:
+            return self._mentions.get(identity, {}).keys()
+        return {source for key in keys for source in self._mentions.get(key, ())}
 
     def _keys(self, key: str) -> tuple[str, ...]:
         if not self._grouped:

@@ -66,9 +66,9 @@ def strongest(graph: Graph, shown: set[str]) -> list[Edge]:
     """The few closest edges of each entity that is shown, each once."""
     kept: dict[tuple[str, str], Edge] = {}
     for identity in sorted(shown):
-        for edge in [edge for edge in graph.around(identity) if edge.tail in shown][:EDGES]:
-            ends = min(edge.head, edge.tail), max(edge.head, edge.tail)
-            kept.setdefault(ends, edge)
+        for other in [other for other in graph.near(identity) if other in shown][:EDGES]:
+            one, two = min(identity, other), max(identity, other)
+            kept.setdefault((one, two), graph.edge(one, two))
     return list(kept.values())
 
 

@@ -22,6 +22,8 @@ Kind = Literal["connection", "change", "overview"]
 
 # How many notes the graph adds, and how sure it is of them: a path of sources is there, or there is none.
 ADDED, SURE = 3, 0.6
+# With so many notes of L0 an overview needs no others: they were measured to find nothing more.
+ENOUGH = 2
 
 # What a question of each kind says. The words are taken out before names are looked for: "time" is no thing in
 # "over time".
@@ -114,7 +116,7 @@ def evidence(graph: Graph, asked: Wanted, known: Sequence[str]) -> Iterator[str]
     elif asked.kind == "change":
         yield from changing(graph, asked.about, known)
     else:
-        yield from summing_up(graph, asked.about)
+        yield from summing_up(graph, asked.about, known)
 
 
 def connecting(graph: Graph, about: Sequence[str]) -> Iterator[str]:
@@ -136,12 +138,14 @@ def changing(graph: Graph, about: Sequence[str], known: Sequence[str]) -> Iterat
         yield edge.sources[-1]
 
 
-def summing_up(graph: Graph, about: Sequence[str]) -> Iterator[str]:
-    """What the creator thinks of the thing, then the sources that say most of it and still stand."""
+def summing_up(graph: Graph, about: Sequence[str], known: Sequence[str]) -> Iterator[str]:
+    """What the creator thinks of the thing; where L0 has little, also the standing sources that say most of it."""
     rarest = min(about, key=lambda identity: len(graph.sources(identity)))
     stances = [edge for edge in graph.stances(rarest) if edge.valid_to is None]
     yield from (edge.sources[-1] for edge in stances[:ADDED])
-    near = {edge.tail: edge.weight for edge in graph.around(rarest)}
+    if len(known) >= ENOUGH:
+        return
+    near = graph.near(rarest)
     standing = [source for source in graph.sources(rarest) if graph.replaced(source) is None]
     yield from sorted(standing, key=lambda source: -sum(near.get(other, 0.0) for other in graph.mentioned(source)))
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from memory.graph import Edge, Graph
+from memory.graph import Graph
 from memory.network import communities
 
 # What one source mentions belongs to no topic, and fewer things than these are none.
@@ -29,29 +29,25 @@ class Topic:
 def topics_of(graph: Graph) -> list[Topic]:
     """The topics, the largest first."""
     edges = together(graph)
-    groups = communities((edge.head, edge.tail, edge.weight) for edge in edges)
+    groups = communities(edges)
     found = [topic(graph, members, edges) for members in groups if len(members) >= LEAST_MEMBERS]
     return sorted(found, key=lambda each: (-each.sources, each.label))
 
 
-def together(graph: Graph) -> list[Edge]:
-    """What is mentioned together, of things that more than one source mentions."""
+def together(graph: Graph) -> list[tuple[str, str, float]]:
+    """What is mentioned together, and how close, of things that more than one source mentions."""
     known = {identity for identity in graph.ids() if len(graph.sources(identity)) >= LEAST_SOURCES}
-    return [
-        edge
-        for identity in sorted(known)
-        for edge in graph.around(identity)
-        if edge.tail in known and edge.head < edge.tail
-    ]
+    near = ((one, other, weight) for one in sorted(known) for other, weight in graph.near(one).items())
+    return [each for each in near if each[1] in known and each[0] < each[1]]
 
 
-def topic(graph: Graph, members: set[str], edges: Iterable[Edge]) -> Topic:
+def topic(graph: Graph, members: set[str], edges: Iterable[tuple[str, str, float]]) -> Topic:
     """One community with its label and summary."""
     strength = dict.fromkeys(members, 0.0)
-    for edge in edges:
-        if {edge.head, edge.tail} <= members:
-            strength[edge.head] += edge.weight
-            strength[edge.tail] += edge.weight
+    for one, other, weight in edges:
+        if one in members and other in members:
+            strength[one] += weight
+            strength[other] += weight
     ranked = sorted(members, key=lambda member: (-strength[member] * len(graph.sources(member)) ** 0.5, member))
     reach = Counter(source for member in members for source in graph.sources(member))
     summary = sorted(reach, key=lambda source: (-reach[source], graph.replaced(source) is not None, source))

@@ -59,7 +59,7 @@ def show(home: Path | None, name: str, *, as_json: bool) -> None:
     entity = graph.entity(name)
     if entity is None:
         raise UserMistake(f"The graph knows nothing called {name!r}. See: understudy graph stats.")
-    stances, around = graph.stances(entity.id), graph.around(entity.id)[:SHOWN]
+    stances, around = graph.stances(entity.id), graph.around(entity.id, SHOWN)
     if as_json:
         edges = [edge_document(store, edge) for edge in [*stances, *around]]
         print_json({**entity_document(entity), "edges": edges})

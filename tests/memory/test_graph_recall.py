@@ -84,6 +84,7 @@ def test_an_overview_begins_with_what_is_thought_now(graph: Graph) -> None:
 
     assert found[0] == "left"
     assert "old" not in found
+    assert list(evidence(graph, Wanted("overview", ("rye",)), ["new", "far"])) == ["left"]
 
 
 def test_the_notes_of_a_change_are_dated_and_nobody_sees_what_they_may_not(
