@@ -298,6 +298,7 @@ def drop_derived(writer: Writer, exchanges: Iterable[str], passages: Iterable[st
     """Take exchanges, and passages of which no line is left, out of what answers, and tell the index."""
     for identity in sorted(exchanges):
         writer.drop_exchange(identity)
+        writer.run("DELETE FROM document_exchanges WHERE exchange_id = :id", id=identity)
         writer.mark_forgotten(identity, after=after)
         writer.run(
             "DELETE FROM notices WHERE question_id IN (SELECT a.question_id FROM inbox_askers a "
@@ -307,8 +308,19 @@ def drop_derived(writer: Writer, exchanges: Iterable[str], passages: Iterable[st
     for identity in sorted(passages):
         if not writer.run("SELECT 1 FROM events WHERE kind = 'passage' AND message_id = :id LIMIT 1", id=identity):
             writer.drop_passage(identity)
+    drop_documents(writer)
+
+
+def drop_documents(writer: Writer) -> None:
+    """Files of which no line is left are unknown again; one of which nothing else is left may be imported again."""
     writer.run(
-        "DELETE FROM documents WHERE NOT EXISTS (SELECT 1 FROM passages p WHERE p.document = documents.document)"
+        "DELETE FROM documents WHERE NOT EXISTS "
+        "(SELECT 1 FROM events e WHERE e.kind = 'import' AND e.message_id = documents.document)"
+    )
+    writer.run(
+        "UPDATE documents SET sha256 = '' "
+        "WHERE NOT EXISTS (SELECT 1 FROM passages p WHERE p.document = documents.document) "
+        "AND NOT EXISTS (SELECT 1 FROM document_exchanges x WHERE x.document = documents.document)"
     )
 
 

@@ -326,15 +326,6 @@ class Journal:
         """All passages by document, or those of `ids` that there are."""
         yield from (passage_from(found) for found in self._payloads("passages", ids, order="document"))
 
-    def documents(self) -> list[str]:
-        """The names of all documents, and of the tables that pairs were imported from."""
-        name = json_text(self._engine, "payload", "place", "name")
-        rows = self._rows(
-            f"SELECT document FROM documents UNION SELECT {name} FROM exchanges "
-            "WHERE substr(place_key || ':', 1, 10) = 'import:qa:' ORDER BY document"
-        )
-        return [row["document"] for row in rows]
-
     def document(self, document: str) -> tuple[int, str] | None:
         """The revision number and content hash of a document as last imported, or None."""
         rows = self._rows("SELECT revision, sha256 FROM documents WHERE document = :document", document=document)

@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import astuple, dataclass, replace
 
 from memory.messages import Note
-from memory.vectors import Hit
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An id and its score, cosine for dense and BM25 with IDF for sparse, and its place in a document if it has one."""
+
+    id: str
+    score: float
+    section: str = ""
+    position: int = 0
 
 
 @dataclass(frozen=True)

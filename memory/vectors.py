@@ -19,6 +19,7 @@ import numpy as np
 from infra.errors import ServiceTrouble
 from infra.files import write_atomic
 from memory.encode import Sparse
+from memory.ranking import Hit
 
 SCHEMA = 2
 ALIAS = "understudy"
@@ -56,16 +57,6 @@ class Scope:
 
     community: str = "main"
     visibility: tuple[str, ...] = ("public",)
-
-
-@dataclass(frozen=True)
-class Hit:
-    """An id and its score, cosine for dense and BM25 with IDF for sparse, and its place in a document if it has one."""
-
-    id: str
-    score: float
-    section: str = ""
-    position: int = 0
 
 
 def hit(identity: Any, score: float, payload: Any) -> Hit:

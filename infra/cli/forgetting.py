@@ -101,7 +101,7 @@ def key_of(text: str) -> str:
 
 def document_of(journal: Journal, name: str) -> str:
     """The name of a document or table that was imported, or nothing. Raises UserMistake with near names."""
-    known = journal.documents() if name else []
+    known = [each.name for each in journal.documents()] if name else []
     if not name or name in known:
         return name
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)

@@ -10,6 +10,8 @@ import pytest
 
 from infra.errors import UserMistake
 from memory.forget import Forgotten, forget, known_of, lift, rehearse, selection_of_exchange
+from memory.importers.records import ImportContext
+from memory.importing import import_paths
 from memory.journal import Journal
 from memory.members import Members
 from memory.messages import Answer, Note, Person, Source, name_uuid
@@ -66,6 +68,23 @@ def lived(journal: Journal) -> None:
         ],
         creator=CREATOR,
     )
+
+
+def test_a_table_of_pairs_is_forgotten_as_a_file_and_outlives_other_forgettings(
+    journal: Journal, tmp_path: Path
+) -> None:
+    lived(journal)
+    table = tmp_path / "qa.csv"
+    table.write_text("question,answer\nWhich salt?,Sea salt.\n", encoding="utf-8")
+    context = ImportContext(ADA, CREATOR, NOON)
+    import_paths(journal, [table], context)
+
+    forgotten(journal, person=BOB.key)
+    assert [each.name for each in journal.documents()] == ["qa.csv"]
+
+    forgotten(journal, document="qa.csv")
+    assert (journal.documents(), [each for each in journal.exchanges() if each.question == "Which salt?"]) == ([], [])
+    assert import_paths(journal, [table], context).skipped["forgotten"] == 1
 
 
 def test_a_person_leaves_with_their_words_and_what_was_made_of_them(journal: Journal) -> None:
