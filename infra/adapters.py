@@ -16,6 +16,7 @@ from infra.errors import Refused, UserMistake
 from infra.files import finish_folder, finished, fresh_folder, read_json, sync_folder, verify_folder, write_json
 
 GGUF = "adapter.gguf"
+CARD = "evalcard.json"
 BASE = "base"
 # What a canary answers when nothing else is said.
 SHARE = 0.1
@@ -63,6 +64,13 @@ class AdapterStore:
         found = finished(self.folder(version))
         assert found is not None
         return found
+
+    def card(self, version: str) -> dict[str, Any]:
+        """The eval card of a version, as JSON. Raises UserMistake when it has none."""
+        path = self.folder(version) / CARD
+        if not path.is_file():
+            raise UserMistake(f"Adapter {version!r} has no eval card.")
+        return dict(read_json(path))
 
     def verify(self, version: str) -> dict[str, Any]:
         """The manifest, after comparing every file's hash with it. Raises ServiceTrouble on any difference."""

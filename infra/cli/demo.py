@@ -29,7 +29,7 @@ from infra.cli.compose import adapter_store, open_journal, open_runs, settings_o
 from infra.cli.console import table
 from infra.cli.setup import settings_text
 from infra.errors import ServiceTrouble, UserMistake
-from infra.files import read_json, write_atomic
+from infra.files import write_atomic
 from infra.remote import Remote
 from infra.runs import Run
 from infra.settings import CONFIG, Settings, child_environment
@@ -320,7 +320,7 @@ def judged(show: Show, run: Run) -> None:
     show.step("5  Before and after, on questions that were held out")
     store = adapter_store(show.settings)
     version = run.result["adapter"]
-    card = read_json(store.folder(version) / "evalcard.json")
+    card = store.card(version)
     rows = []
     for measure, interval in card["against"]["base"].items():
         before, after = (mean(card[system]["items"], measure) for system in ("base", "candidate"))

@@ -1,6 +1,5 @@
 """What the bot's admins set in motion, with the parts of this installation. See `bot/community.py`, Operations."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -80,8 +79,12 @@ class House:
         from trainer.evalpicture import picture
         from trainer.gate import decide
 
-        folder = adapter_store(self.settings).folder(version)
-        card = from_json(json.loads((folder / "evalcard.json").read_text(encoding="utf-8")))
+        # Adapters may be on another machine than this process.
+        apart = bool(self.settings.bot.api)
+        found = (
+            self._twin().get(f"/admin/voices/{version}/card") if apart else adapter_store(self.settings).card(version)
+        )
+        card = from_json(found)
         return picture(card, decide(card))
 
     def silence(self, *, on: bool) -> None:
@@ -111,6 +114,14 @@ class House:
     def permission(self) -> tuple[str, str] | None:
         recorded = self.settings.permissions.discord_training
         return (recorded.reference, str(recorded.date)) if recorded else None
+
+    def _card(self, version: str) -> Mapping[str, Any]:
+        """An eval card, from the machine that keeps the adapters."""
+        if not self.settings.bot.api:
+            return adapter_store(self.settings).card(version)
+        found = self._twin().get(f"/admin/voices/{version}/card")
+        assert isinstance(found, dict)
+        return found
 
     def _twin(self) -> Remote:
         found = running_twin(self.settings)

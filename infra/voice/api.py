@@ -234,6 +234,10 @@ def routes(voices: Voices) -> APIRouter:
     def listing() -> dict[str, Any]:
         return voices.listing()
 
+    @router.get("/admin/voices/{version}/card")
+    def card(version: str) -> dict[str, Any]:
+        return voices.store.card(version)
+
     @router.post("/admin/voices/promote")
     def promote(asked: Promotion) -> dict[str, Any]:
         seconds = voices.promote(None if asked.version == BASE else asked.version)

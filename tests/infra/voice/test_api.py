@@ -11,22 +11,41 @@ import openai
 import pytest
 from fastapi import FastAPI
 
-from infra.adapters import GGUF, AdapterStore
+from infra.adapters import CARD, GGUF, AdapterStore
+from infra.cli.operations import House
+from infra.errors import UserMistake
+from infra.files import write_json
+from infra.settings import load_settings
 from infra.voice.api import Voices, install, routes
 from infra.voice.engine import Engine, lot
 from infra.voice.weights import Weights
+from memory.journal import Journal
 from tests.infra.running import served
 from tests.weights import write_adapter
+from trainer.card import MEASURES, EvalCard, Interval, Item, System, to_json
+from trainer.evalpicture import picture
+from trainer.gate import decide
 
 TOKEN = "a-token-of-this-test"
+
+
+def measured() -> EvalCard:
+    """An eval card of one held-out exchange."""
+    half = dict.fromkeys(MEASURES, 0.5)
+    before, after = (System(name, [Item("words", half)], ability=0.5) for name in ("base", "candidate"))
+    against = {"base": dict.fromkeys(MEASURES, Interval(0, 0, 0))}
+    return EvalCard(["q"], ["a"], after, before, None, against, style_auc=0.8, seed=1, wall_s=1, dataset="d")
 
 
 @pytest.fixture(scope="module")
 def store(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> AdapterStore:
     made = AdapterStore(tmp_path_factory.mktemp("store"))
     for version, passed in (("v1", True), ("v2", True), ("refused", False)):
-        write_adapter(weights, made.stage(version) / GGUF, seed=len(version) + int(passed))
+        staged = made.stage(version)
+        write_adapter(weights, staged / GGUF, seed=len(version) + int(passed))
         reasons = [] if passed else ["NLL is worse"]
+        if version == "v1":
+            write_json(staged / CARD, to_json(measured()))
         made.publish(version, {"base_sha256": weights.sha256, "verdict": {"passed": passed, "reasons": reasons}})
     return made
 
@@ -180,6 +199,18 @@ def test_promote_and_rollback_act_at_once_and_are_remembered(http: httpx.Client,
     assert http.post("/admin/voices/rollback").json()["voice"] == "tiny+v1"
     assert store.current() == "v1"
     assert http.post("/admin/voices/promote", json={"version": "base"}).json()["voice"] == "tiny"
+
+
+def test_the_picture_of_an_eval_card_reaches_a_bot_on_another_machine(url: str, home: Path) -> None:
+    with (home / "understudy.toml").open("a", encoding="utf-8") as settings:
+        settings.write(f'[bot]\napi = "{url}"\n[api]\ntoken = "{TOKEN}"\n')
+    journal = Journal.open(f"sqlite:///{home / 'journal.db'}")
+    apart = House(load_settings(home), journal)
+
+    assert apart.picture("v1") == picture(measured(), decide(measured()))
+    with pytest.raises(UserMistake, match="'v2' has no eval card"):
+        apart.picture("v2")
+    journal.close()
 
 
 def test_a_canary_answers_its_users_until_it_is_stopped(
