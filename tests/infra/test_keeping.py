@@ -19,6 +19,8 @@ from infra.settings import Settings, load_settings
 from memory.codec import dumps, encoded
 from memory.encode import Encoder
 from memory.forget import known_of
+from memory.graph_recall import GraphRecall
+from memory.graph_store import GraphStore
 from memory.index import Index
 from memory.members import Members
 from memory.provenance import Permissions
@@ -59,7 +61,7 @@ def archive(home: Path) -> Path:
 @pytest.fixture
 def settings(home: Path, archive: Path) -> Settings:
     """A home that knows the archive, and that both members agreed to training, which an adapter came from."""
-    import_files(home, [archive], as_json=True)
+    import_files(home, [archive], prune=False, as_json=True)
     settings = load_settings(home)
     journal = open_journal(settings)
     place = next(iter(journal.exchanges())).place
@@ -86,12 +88,16 @@ def know_bob(settings: Settings, encoder: Encoder) -> list[str]:
     """Every way in which this installation, opened anew and with its index made again, still knows Bob's words."""
     journal = open_journal(settings)
     index = Index(journal, EdgeStore(settings.data_folder / "index"), encoder)
-    with Memory(journal, index, Recall(journal, index, encoder)) as memory:
+    graph = GraphStore(journal)
+    with Memory(journal, index, graph, GraphRecall(Recall(journal, index, encoder), journal, graph)) as memory:
         index.rebuild()
-        index.drain_all()
+        memory.drain_all()
+        with graph.reading() as read:
+            graphed = [name for name in read.ids() if WORD.casefold() in name]
         recalled = memory.recall.recall(f"How do I bake a {WORD} loaf?").notes
         trained = harvest(journal, permissions=Permissions()).exchanges
         ways = {
+            "graphed": graphed,
             "recalled": [note for note in recalled if WORD in note.question],
             "listed": known_of(journal, BOB.key) + [e for e in journal.exchanges() if WORD in e.question],
             "waiting": journal.inbox(),
@@ -120,7 +126,7 @@ def test_forgotten_words_come_back_in_no_way(
     assert (receipt["tainted"], receipt["dataset_files"], receipt["backups"]) == (["v1"], 2, [str(older)])
     assert know_bob(settings, encoder) == []
 
-    import_files(settings.home, [archive], as_json=True)
+    import_files(settings.home, [archive], prune=False, as_json=True)
     assert json.loads(capsys.readouterr().out)["skipped"] == {"already known": 3, "forgotten": 1}
     assert know_bob(settings, encoder) == []
 
@@ -131,7 +137,7 @@ def test_forgotten_words_come_back_in_no_way(
     assert store.tainted("v1")
     assert store.current() is None
 
-    import_files(settings.home, [archive], as_json=True)
+    import_files(settings.home, [archive], prune=False, as_json=True)
     assert know_bob(settings, encoder) == []
 
 
@@ -169,11 +175,16 @@ def test_a_backup_brings_everything_to_another_machine_but_secrets(settings: Set
         assert memory.recall.recall(f"How do I bake a {WORD} loaf?").notes
 
 
+def kept(settings: Settings) -> list[Path]:
+    """Every file of the installation, but for those that SQLite makes and takes away by itself."""
+    return sorted(path for path in settings.data_folder.rglob("*") if not path.name.endswith(("-shm", "-wal")))
+
+
 def test_a_restore_that_cannot_be_finished_leaves_what_was_there(settings: Settings, tmp_path: Path) -> None:
     good, cut = tmp_path / "good.tar", tmp_path / "cut.tar"
     keeping.backup(settings.home, good, keep=0, as_json=True)
     cut.write_bytes(good.read_bytes()[:-60_000])
-    before = sorted(settings.data_folder.rglob("*"))
+    before = kept(settings)
 
     for file, replace, said in (
         (good, False, "not empty"),
@@ -183,7 +194,7 @@ def test_a_restore_that_cannot_be_finished_leaves_what_was_there(settings: Setti
         with pytest.raises(UserMistake, match=said):
             keeping.restore(settings.home, file, replace=replace, as_json=True)
 
-    assert sorted(settings.data_folder.rglob("*")) == before
+    assert kept(settings) == before
     assert not list(settings.home.glob(".data*"))
 
 
@@ -258,7 +269,7 @@ def test_counts_come_first_and_receipts_are_kept(settings: Settings, capsys: pyt
 
 def test_a_table_of_pairs_is_forgotten_by_its_name(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     (settings.home / "qa.csv").write_text(QA, encoding="utf-8")
-    import_files(settings.home, [settings.home / "qa.csv"], as_json=True)
+    import_files(settings.home, [settings.home / "qa.csv"], prune=False, as_json=True)
     with pytest.raises(UserMistake, match="near are: qa.csv"):
         forgetting.forget(settings.home, Wanted(document="qs.csv"), dry_run=False, yes=True, as_json=True)
     capsys.readouterr()

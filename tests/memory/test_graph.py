@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from memory.extract import Rules
-from memory.forget import forget_person
+from memory.forget import forget
 from memory.graph import CREATOR as TWIN_OF
 from memory.graph import Graph, Mention, Reading, Statement, name_key, names_in
 from memory.graph_store import GraphStore
@@ -14,6 +14,7 @@ from memory.journal import Journal
 from memory.lexicon import Lexicon, learn
 from memory.messages import Source
 from memory.remember import exchange_event, passage_event, remember
+from memory.selection import Selection
 from tests.memory.making import piece, taught
 from tests.people import BOB, CREATOR, NOON
 
@@ -224,7 +225,7 @@ def test_what_is_forgotten_is_gone_from_the_graph_and_its_lexicon(journal: Journ
     assert store.graph.entity("quinoa")
     assert "quinoa" in store.lexicon().terms
 
-    forget_person(journal, BOB.key, creator=CREATOR, now=NOON)
+    forget(journal, Selection(person=BOB.key), creator=CREATOR, now=NOON)
     store.drain_all()
 
     assert store.graph.entity("quinoa") is None
