@@ -18,9 +18,11 @@ import numpy as np
 
 from infra.errors import UserMistake
 
-# Okapi BM25 (Robertson and Zaragoza 2009), the values Lucene and Qdrant take too. The average length is fixed, since a
-# collection that grows would otherwise need every weight again; 40 terms is what the exchanges we measured have.
-K1, B, AVERAGE_TERMS = 1.2, 0.75, 40.0
+# Okapi BM25 (Robertson and Zaragoza 2009), the values Lucene and Qdrant take too. The average lengths are fixed, as a
+# collection that grows would otherwise need every weight again; 40 terms is what the exchanges we measured have, and
+# 150 what pieces of documents are cut to.
+K1, B = 1.2, 0.75
+EXCHANGE_TERMS, PASSAGE_TERMS = 40.0, 150.0
 
 CJK = "\u2e80-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 RUNS = re.compile(f"[{CJK}]+|[^\\W{CJK}]+(?:['’][^\\W{CJK}]+)?")
@@ -79,10 +81,13 @@ def stemmer() -> Any:
     return snowballstemmer.stemmer("english")
 
 
-def document_weights(text: str) -> Sparse:
-    """BM25 weights of a document's terms, without IDF: the index knows how rare a term is."""
+def document_weights(text: str, *, average: float = EXCHANGE_TERMS) -> Sparse:
+    """BM25 weights of a document's terms, without IDF: the index knows how rare a term is.
+
+    `average` is how many terms documents of its kind have.
+    """
     counts = Counter(terms(text))
-    length = K1 * (1 - B + B * sum(counts.values()) / AVERAGE_TERMS)
+    length = K1 * (1 - B + B * sum(counts.values()) / average)
     return sparse({term: count * (K1 + 1) / (count + length) for term, count in counts.items()})
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from memory.encode import Encoder, document_weights
+from memory.encode import EXCHANGE_TERMS, PASSAGE_TERMS, Encoder, document_weights
 from memory.journal import Derived, Journal, OutboxItem
 from memory.messages import Exchange, Passage, name_uuid
 from memory.vectors import Collection, Store, Vector, collection_name
@@ -91,12 +91,17 @@ class Index:
                 community=each.place.community,
                 visibility=each.place.visibility,
                 dense=vector,
-                sparse=document_weights(sparse_text(each)),
+                sparse=document_weights(sparse_text(each), average=average_terms(each)),
                 section=section_of(each),
                 position=each.position if isinstance(each, Passage) else 0,
             )
             for each, vector in zip(known, dense, strict=True)
         ]
+
+
+def average_terms(value: Exchange | Passage) -> float:
+    """How many terms others of its kind have."""
+    return EXCHANGE_TERMS if isinstance(value, Exchange) else PASSAGE_TERMS
 
 
 def section_of(value: Exchange | Passage) -> str:

@@ -62,7 +62,7 @@ class Weights:
 # `dense` is where softmax regression on half of a public set ranks the other half best (docs/benchmarks.md); the model
 # was fitted by logistic regression on the labelled questions of the bundled community, which
 # `tests/memory/test_recall.py` asks again. The embedder is an English one: on Chinese its cosine says next to nothing.
-LATIN = Weights(dense=1.8, bias=-6.5, cosine=8.1, coverage=4.6)
+LATIN = Weights(dense=2.4, bias=-6.5, cosine=8.1, coverage=4.6)
 HAN = Weights(dense=0.25, bias=-2.9, cosine=0.0, coverage=9.0)
 
 # A piece of a document or a line of a conversation is lifted by the two on either side of it and by the best of its
@@ -71,7 +71,7 @@ NEXT, SECOND, SECTION = 0.3, 0.2, 1.1
 # A line by somebody whom the question names, against one by somebody else.
 SPEAKER = 0.6
 # Maximal marginal relevance (Carbonell and Goldstein 1998): how much a note's fit counts against its being new.
-RELEVANCE = 0.8
+RELEVANCE = 0.9
 
 # The least confidence at which the twin answers; see docs/benchmarks.md for what it lets through and holds back.
 THRESHOLD = 0.5
