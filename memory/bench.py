@@ -2,11 +2,13 @@
 
 import statistics
 import time
+import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from memory.encode import Encoder
@@ -18,6 +20,8 @@ from memory.remember import exchange_event, remember
 from memory.vectors import EdgeStore
 
 SIZES = (1_000, 10_000)
+# Encoding so many takes a quarter of an hour and measures nothing new: their vectors are drawn.
+LARGE = (50_000, 100_000)
 TAUGHT, ASKED = 60, 200
 CREATOR = Person("own", "creator", role="creator")
 PLACE = Place("own", "bench")
@@ -42,10 +46,23 @@ def exchange(number: int, now: datetime) -> Exchange:
     )
 
 
+class Drawn(Encoder):
+    """An embedder that takes no time: a text's vector is drawn, always the same."""
+
+    def __init__(self) -> None:
+        self.name, self.dimension = "drawn", 384
+
+    def dense(self, texts: list[str]) -> np.ndarray:
+        """Unit vectors, float32, (texts, dimension)."""
+        rows = [np.random.default_rng(zlib.crc32(text.encode())).normal(size=self.dimension) for text in texts]
+        return np.asarray([row / np.linalg.norm(row) for row in rows], dtype=np.float32)
+
+
 def recalling(folder: Path, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """For each size: milliseconds from `remember` to recallable and for one recall, p50 and p95, and memory used."""
     encoder = Encoder(EMBEDDER)
-    return [measure(folder / str(size), size, encoder, say=say) for size in SIZES]
+    encoded = [{"embedder": "packaged", **measure(folder / str(size), size, encoder, say=say)} for size in SIZES]
+    return encoded + [{"embedder": "none", **measure(folder / str(size), size, Drawn(), say=say)} for size in LARGE]
 
 
 def measure(folder: Path, size: int, encoder: Encoder, *, say: Callable[[str], None]) -> dict[str, Any]:
@@ -59,6 +76,10 @@ def measure(folder: Path, size: int, encoder: Encoder, *, say: Callable[[str], N
     index = Index(journal, EdgeStore(folder / "index"), encoder)
     built = time.perf_counter() - began
     index.drain_all()
+    index.close()
+    began = time.perf_counter()
+    index = Index(journal, EdgeStore(folder / "index"), encoder)
+    opened = time.perf_counter() - began
     recall = Recall(journal, index, encoder)
     taught, asked = [], []
     for number in range(size, size + TAUGHT):
@@ -77,6 +98,7 @@ def measure(folder: Path, size: int, encoder: Encoder, *, say: Callable[[str], N
     return {
         "exchanges": size,
         "index build s": round(built, 1),
+        "open s": round(opened, 2),
         "taught to recalled p50 ms": round(statistics.median(taught) * 1000, 1),
         "p95 ms": round(statistics.quantiles(taught, n=20)[-1] * 1000, 1),
         "recall p50 ms": round(statistics.median(asked) * 1000, 1),
