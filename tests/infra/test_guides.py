@@ -158,7 +158,8 @@ async def test_who_follows_the_guides_is_answered_asked_and_heard(tmp_path: Path
         async with running(tmp_path, environment, "up", "--port", "0"):
             await telegram.say(ada, group, "/listen on")
             await shown(tmp_path, lambda: telegram.said_by_bot(group), "I listen in this place")
-            await discord.until(lambda: discord.gateway_server.sessions, timeout_s=60)
+            await discord.say(carl, channel, f"<@{discord.bot_id}> {WARM}")
+            await eventually(lambda: answered() == [2, 1], tmp_path)  # so it is there, and will see a command
             await discord.slash(discord.owner_id, channel, "listen", state="on")
             await shown(tmp_path, lambda: discord.said_by_bot(channel), "I listen in this place")
 
@@ -171,7 +172,7 @@ async def test_who_follows_the_guides_is_answered_asked_and_heard(tmp_path: Path
             await eventually(lambda: len(heard(tmp_path)) == 2, tmp_path)
             await telegram.say(bob, telegram.private(bob), FEEDS)
             await discord.say(carl, channel, f"<@{discord.bot_id}> What is a poolish?")
-            await eventually(lambda: answered() == [2, 2], tmp_path)
+            await eventually(lambda: answered() == [3, 2], tmp_path)
 
         assert discord.violations == []
         assert telegram.violations == []
