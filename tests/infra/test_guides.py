@@ -7,7 +7,7 @@ pages (the portal, BotFather) are the doubles' switches.
 import asyncio
 import re
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,14 +71,21 @@ def heard(home: Path) -> list[Exchange]:
         journal.close()
 
 
+def with_words(said: Sequence[Said], words: str) -> list[Said]:
+    return [each for each in said if words in (each.content if isinstance(each, FakeMessage) else each.text)]
+
+
 async def shown(home: Path, said: Callable[[], Sequence[Said]], containing: str) -> Said:
     """The newest message with these words, as soon as there is one."""
+    await eventually(lambda: bool(with_words(said(), containing)), home)
+    return with_words(said(), containing)[-1]
 
-    def found() -> list[Said]:
-        return [each for each in said() if containing in (each.content if isinstance(each, FakeMessage) else each.text)]
 
-    await eventually(lambda: bool(found()), home)
-    return found()[-1]
+async def answered(home: Path, said: Callable[[], Sequence[Said]], asking: Awaitable[object]) -> None:
+    """Ask, and wait until one more finished answer is there than before: each is signed by the stand-in."""
+    before = len(with_words(said(), "stand-in"))
+    await asking
+    await eventually(lambda: len(with_words(said(), "stand-in")) > before, home)
 
 
 def button(message: FakeMessage, verb: str) -> str:
@@ -99,13 +106,11 @@ async def test_who_follows_the_guides_is_answered_asked_and_heard(tmp_path: Path
         telegram.join(group, ada, "creator")
         telegram.join(group, bob)
 
-        def answered() -> list[int]:
-            """How many finished answers there are on each."""
-            texts = [each.content for each in discord.said_by_bot(channel)]
-            return [
-                sum("stand-in" in text for text in texts),
-                sum("stand-in" in each.text for each in telegram.said_by_bot(bob)),
-            ]
+        def in_channel() -> list[FakeMessage]:
+            return discord.said_by_bot(channel)
+
+        def in_private() -> list[TelegramMessage]:
+            return telegram.said_by_bot(bob)
 
         environment = child_environment(
             UNDERSTUDY_DISCORD__API=discord.api,
@@ -136,18 +141,17 @@ async def test_who_follows_the_guides_is_answered_asked_and_heard(tmp_path: Path
             await eventually(lambda: bool(discord.commands) and bool(telegram.commands), tmp_path)
             await telegram.start(ada)  # "Press Start in the private chat with it once"
             await telegram.start(bob)
-            await telegram.say(bob, telegram.private(bob), WARM)
-            await discord.say(carl, channel, f"<@{discord.bot_id}> {WARM}")
-            await eventually(lambda: answered() == [1, 1], tmp_path)
+            await answered(tmp_path, in_private, telegram.say(bob, telegram.private(bob), WARM))
+            await answered(tmp_path, in_channel, discord.say(carl, channel, f"<@{discord.bot_id}> {WARM}"))
 
             # "What it does not know it offers to pass on", and the creator answers in private.
             await discord.say(carl, channel, f"<@{discord.bot_id}> {UNKNOWN}")
-            refusal = await shown(tmp_path, lambda: discord.said_by_bot(channel), "won't guess")
+            refusal = await shown(tmp_path, in_channel, "won't guess")
             await (await discord.click(carl, refusal.id, button(refusal, "ask"))).done(20)
             card = await shown(tmp_path, lambda: discord.said_by_bot(discord.dm_channel(discord.owner_id)), UNKNOWN)
             form = await (await discord.click(discord.owner_id, card.id, button(card, "answer"))).done(20)
             await (await discord.submit(form, {"text": ANSWER})).done(20)
-            await shown(tmp_path, lambda: discord.said_by_bot(channel), ANSWER)
+            await shown(tmp_path, in_channel, ANSWER)
 
         # Step 5, and 4 on Telegram: listening.
         assert "`discord.message_content = true`" in on_discord.text
@@ -158,10 +162,10 @@ async def test_who_follows_the_guides_is_answered_asked_and_heard(tmp_path: Path
         async with running(tmp_path, environment, "up", "--port", "0"):
             await telegram.say(ada, group, "/listen on")
             await shown(tmp_path, lambda: telegram.said_by_bot(group), "I listen in this place")
-            await discord.say(carl, channel, f"<@{discord.bot_id}> {WARM}")
-            await eventually(lambda: answered() == [2, 1], tmp_path)  # so it is there, and will see a command
+            # When it answers, it is there, and will see a command.
+            await answered(tmp_path, in_channel, discord.say(carl, channel, f"<@{discord.bot_id}> {WARM}"))
             await discord.slash(discord.owner_id, channel, "listen", state="on")
-            await shown(tmp_path, lambda: discord.said_by_bot(channel), "I listen in this place")
+            await shown(tmp_path, in_channel, "I listen in this place")
 
             asked = await discord.say(carl, channel, FEEDS)
             await discord.say(discord.owner_id, channel, CHARLIE, reply_to=asked)
@@ -170,9 +174,8 @@ async def test_who_follows_the_guides_is_answered_asked_and_heard(tmp_path: Path
 
             # Each is asked for on the other platform: there is one memory.
             await eventually(lambda: len(heard(tmp_path)) == 2, tmp_path)
-            await telegram.say(bob, telegram.private(bob), FEEDS)
-            await discord.say(carl, channel, f"<@{discord.bot_id}> What is a poolish?")
-            await eventually(lambda: answered() == [3, 2], tmp_path)
+            await answered(tmp_path, in_private, telegram.say(bob, telegram.private(bob), FEEDS))
+            await answered(tmp_path, in_channel, discord.say(carl, channel, f"<@{discord.bot_id}> What is a poolish?"))
 
         assert discord.violations == []
         assert telegram.violations == []

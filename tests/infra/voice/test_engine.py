@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -433,6 +434,27 @@ def test_closing_amid_a_swap_ends_it_one_way_or_the_other(weights: Weights, adap
                 swapping.result(30)
         with pytest.raises(ServiceTrouble, match="shutting down"):
             engine.promote("a", adapters[0])
+
+
+def test_weights_outlive_the_context_that_is_made_from_them(
+    weights: Weights, adapters: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(weights.path, base="tiny", base_sha256=weights.sha256, streams=1, context_tokens=512)
+    make, making = Engine._speaker, threading.Event()
+
+    def slowly(self: Engine, version: str | None, adapter: Any) -> Any:
+        making.set()
+        time.sleep(0.3)
+        assert self._thread.is_alive(), "the weights were freed meanwhile"
+        return make(self, version, adapter)
+
+    monkeypatch.setattr(Engine, "_speaker", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        swapping = pool.submit(engine.promote, "a", adapters[0])
+        assert making.wait(30)
+        engine.close()
+        with contextlib.suppress(ServiceTrouble):
+            swapping.result(30)
 
 
 def test_a_closed_engine_ends_its_streams_with_a_reason(weights: Weights) -> None:
