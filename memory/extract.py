@@ -11,9 +11,9 @@ from typing import Protocol
 
 from memory.alike import normal_form
 from memory.encode import CJK, STOP
-from memory.graph import EntityKind, Mention, Reading, Statement, name_key, names_in
 from memory.lexicon import CALENDAR, EDGES, HAN, Lexicon, not_a_name, sentences, telling_part
 from memory.messages import Exchange, Passage
+from memory.readings import EntityKind, Mention, Reading, Statement, name_key, names_in
 from memory.stances import answered_stance, stances_of
 
 # Written so that it can only be a name.

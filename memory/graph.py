@@ -2,63 +2,27 @@
 
 What one exchange or passage says is a `Reading`, and the graph is what all readings say together: it keeps nothing of
 its own. So an edge is never without the sources it was read from, goes with the last of them, and comes out the same
-whether sources arrived one by one or all at once.
+whether sources arrived one by one or all at once. What a question needs is counted when a reading is taken in, so that
+asking about what nine of ten sources mention costs little more than asking about a rarity.
 """
 
-import re
-import unicodedata
-from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence, Set
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain, islice, zip_longest
-from typing import Literal, TypeVar
+from itertools import islice, zip_longest
+from typing import Literal
 
-from memory.encode import CJK, stem
+from memory.names import Names
+from memory.readings import EntityKind, Mention, Reading, Statement, name_key
 
-Value = TypeVar("Value")
-
-EntityKind = Literal["person", "place", "project", "tool", "concept"]
-Stance = Literal["prefers", "recommends", "uses", "decided", "avoids", "describes"]
 EdgeKind = Literal["with", "prefers", "recommends", "uses", "decided", "avoids", "describes"]
+# A source and its time, in the order of time.
+Dated = tuple[datetime, str]
 
 # Whom every stance starts from.
 CREATOR = "the creator"
-# A name of more words or characters than this is a sentence.
-LONGEST = 8
-# A thing is of the kind that so many of its mentions speak for; most say nothing.
-KIND_SHARE = 0.2
-# Punctuation is a unit of its own, so that no name reaches across it.
-UNITS = re.compile(f"[{CJK}]|[^\\W{CJK}]+(?:\\+\\+|#)?(?:['’][^\\W{CJK}]+)?|[.,;:!?()\\n，。；：！？、（）]")
-
-
-@dataclass(frozen=True)
-class Mention:
-    """A name as it was written, and what it seems to be there; "concept" is what nothing else speaks for."""
-
-    name: str
-    kind: EntityKind = "concept"
-
-
-@dataclass(frozen=True)
-class Statement:
-    """What the creator said of something: the stance, the thing, and the words."""
-
-    stance: Stance
-    about: str
-    quote: str
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What one exchange or passage says. `asks` is its question's normal form: a later answer to it replaces this."""
-
-    source: str
-    at: datetime
-    asks: str = ""
-    mentions: tuple[Mention, ...] = ()
-    aliases: tuple[tuple[str, str], ...] = ()
-    statements: tuple[Statement, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,88 +50,73 @@ class Edge:
     quote: str = ""
 
 
-def units(text: str) -> list[str]:
-    """Stems of words, single Chinese characters, and punctuation."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return [unit if unit[-1] in "+#" else stem(unit) for unit in UNITS.findall(folded)]
-
-
-def name_key(name: str) -> str:
-    """The same for the forms of one name: "Starters" and "starter", full width and half width."""
-    return " ".join(units(name))
-
-
-def names_in(text: str, *known: Container[str]) -> list[str]:
-    """The keys of `known` names in `text`, in order; of two that overlap the longer, then the earlier one."""
-    found, row, at = [], units(text), 0
-    while at < len(row):
-        sizes = range(min(LONGEST, len(row) - at), 0, -1)
-        windows = ((" ".join(row[at : at + size]), size) for size in sizes)
-        key, taken = next(((key, size) for key, size in windows if any(key in each for each in known)), ("", 1))
-        found += [key] if key else []
-        at += taken
-    return found
-
-
 class Graph:
     """All readings, by what they mention. Not thread-safe: `memory/graph_store.py` guards it."""
 
     def __init__(self, readings: Iterable[Reading] = ()) -> None:
         self.readings: dict[str, Reading] = {}
-        self._named: dict[str, tuple[str, ...]] = {}
-        self._mentions: dict[str, dict[str, Mention]] = {}
-        self._asked: dict[str, dict[str, datetime]] = {}
-        self._groups: dict[str, tuple[str, ...]] = {}
-        self._grouped = True
+        self._names = Names()
+        # Of each source the keys that it mentions, and the ids.
+        self._keys: dict[str, tuple[str, ...]] = {}
+        self._ids: dict[str, tuple[str, ...]] = {}
+        # Of each id its sources, and how many of them mention each other id; under its own stands how many there are.
+        self._sources: dict[str, list[Dated]] = {}
+        self._beside: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        # Of each question its answers, and of each key what is stated of it.
+        self._asked: dict[str, list[Dated]] = {}
+        self._stated: dict[str, dict[str, list[Statement]]] = {}
         for reading in readings:
             self.add(reading)
 
     def add(self, reading: Reading) -> None:
         """Take in what a source says, in place of what it said before."""
         self.drop(reading.source)
-        self.readings[reading.source] = reading
-        named = {name_key(mention.name): mention for mention in reading.mentions}
-        self._named[reading.source] = tuple(named)
-        for key, mention in named.items():
-            self._mentions.setdefault(key, {})[reading.source] = mention
+        mentions = by_key(reading)
+        self.readings[reading.source], self._keys[reading.source] = reading, tuple(mentions)
+        self._move(self._names.count(mentions, alias_keys(reading), by=1))
+        self._place(reading.source)
         if reading.asks:
-            self._asked.setdefault(reading.asks, {})[reading.source] = reading.at
-        self._grouped = False
+            insort(self._asked.setdefault(reading.asks, []), (reading.at, reading.source))
+        for statement in reading.statements:
+            of_it = self._stated.setdefault(name_key(statement.about), {})
+            of_it.setdefault(reading.source, []).append(statement)
 
     def drop(self, source: str) -> None:
         """Forget what a source said; names that nothing else mentions go with it."""
-        reading = self.readings.pop(source, None)
-        if reading is None:
+        if source not in self.readings:
             return
-        for key in self._named.pop(source):
-            remove(self._mentions, key, source)
-        remove(self._asked, reading.asks, source)
-        self._grouped = False
+        self._take_out(source)
+        del self._keys[source]
+        reading = self.readings.pop(source)
+        self._move(self._names.count(by_key(reading), alias_keys(reading), by=-1))
+        if reading.asks:
+            remove(self._asked, reading.asks, (reading.at, source))
+        for key in {name_key(statement.about) for statement in reading.statements}:
+            del self._stated[key][source]
+            if not self._stated[key]:
+                del self._stated[key]
 
     def __contains__(self, key: object) -> bool:
         """Whether anything goes by this key, for `names_in`."""
-        return key in self._mentions
+        return key in self._names
 
     def ids(self) -> list[str]:
         """The id of every entity, in alphabetical order."""
-        return sorted({self.id_of(key) for key in self._mentions})
+        return sorted(self._sources)
 
     def id_of(self, key: str) -> str:
         """The id of the entity that goes by this key."""
-        return self._keys(key)[0]
+        return self._names.id_of(key)
 
     def entity(self, name: str) -> Entity | None:
         """Whatever goes by this name, or by this id."""
-        keys = self._keys(name if name in self._mentions else name_key(name))
-        mentions = [mention for key in keys for mention in self._mentions.get(key, {}).values()]
-        if not mentions:
+        identity = self.id_of(name if name in self._names else name_key(name))
+        if identity not in self._sources:
             return None
-        names = [name for name, _ in Counter(mention.name for mention in mentions).most_common()]
-        kinds = Counter(mention.kind for mention in mentions if mention.kind != "concept").most_common(1)
-        kind: EntityKind = kinds[0][0] if kinds and kinds[0][1] >= KIND_SHARE * len(mentions) else "concept"
-        others = {name_key(name): name for name in reversed(names)}
-        aliases = tuple(name for key, name in others.items() if key != name_key(names[0]))
-        return Entity(keys[0], names[0], kind, aliases, self.sources(keys[0]))
+        first, *others = self._names.forms(identity)
+        by_key = {name_key(other): other for other in reversed(others)}
+        aliases = tuple(other for key, other in by_key.items() if key != name_key(first))
+        return Entity(identity, first, self._names.kind(identity), aliases, self.sources(identity))
 
     def entities(self) -> list[Entity]:
         """Every entity, those with most sources first."""
@@ -176,31 +125,45 @@ class Graph:
 
     def sources(self, identity: str) -> tuple[str, ...]:
         """The sources that mention an entity, by time."""
-        return self.by_time(self._in(identity))
+        return tuple(source for _, source in self._sources.get(identity, ()))
 
-    def mentioned(self, source: str) -> list[str]:
-        """The ids of what a source mentions."""
-        return sorted({self.id_of(key) for key in self._named[source]})
+    def reach(self, identity: str) -> int:
+        """How many sources mention an entity."""
+        return len(self._sources.get(identity, ()))
 
-    def by_time(self, sources: Iterable[str]) -> tuple[str, ...]:
-        """Sources, oldest first."""
-        return tuple(sorted(sources, key=lambda source: (self.readings[source].at, source)))
+    def standing(self, identity: str) -> Iterator[str]:
+        """The sources that mention an entity and are no answer that was replaced, the newest first."""
+        newest = (source for _, source in reversed(self._sources.get(identity, [])))
+        return (source for source in newest if self.replaced(source) is None)
+
+    def mentioned(self, source: str) -> tuple[str, ...]:
+        """The ids of what a source mentions, in alphabetical order."""
+        return self._ids[source]
 
     def replaced(self, source: str) -> datetime | None:
         """When the same question was answered anew; None while this answer stands."""
         reading = self.readings[source]
-        return min((at for at in self._asked.get(reading.asks, {}).values() if at > reading.at), default=None)
+        answers = self._asked.get(reading.asks, [])
+        after = bisect_right(answers, reading.at, key=lambda answer: answer[0])
+        return answers[after][0] if after < len(answers) else None
 
     def versions(self, source: str) -> tuple[str, ...]:
         """All answers to the question that this one answers, by time."""
-        return self.by_time(self._asked.get(self.readings[source].asks, {source: None}))
+        asks = self.readings[source].asks
+        return tuple(each for _, each in self._asked[asks]) if asks else (source,)
+
+    def closeness(self, identity: str) -> dict[str, float]:
+        """What an entity is mentioned with, and how close: how far their sources are the same."""
+        mine = self.reach(identity)
+        return {
+            other: count**2 / (mine * len(self._sources[other]))
+            for other, count in self._beside.get(identity, {}).items()
+            if other != identity
+        }
 
     def near(self, identity: str) -> dict[str, float]:
-        """What an entity is mentioned with, closest first, and how close: how far their sources are the same."""
-        mine = self._in(identity)
-        others = Counter(other for source in mine for other in self.mentioned(source) if other != identity)
-        close = {other: count**2 / (len(mine) * len(self._in(other))) for other, count in others.items()}
-        return dict(sorted(close.items(), key=lambda pair: (-pair[1], pair[0])))
+        """The same, closest first."""
+        return dict(sorted(self.closeness(identity).items(), key=lambda pair: (-pair[1], pair[0])))
 
     def around(self, identity: str, limit: int | None = None) -> list[Edge]:
         """The edges to what an entity is mentioned with, or to the closest of it."""
@@ -211,22 +174,16 @@ class Graph:
 
         It holds until every answer that says so has been replaced.
         """
-        mine, theirs = self.sources(one), set(self.sources(other))
-        shared = tuple(source for source in mine if source in theirs)
-        ends = [self.replaced(source) for source in shared]
-        ended = None if None in ends else max(end for end in ends if end)
-        weight = len(shared) ** 2 / (len(mine) * len(theirs))
-        return Edge(one, other, "with", shared, round(weight, 4), self.readings[shared[0]].at, ended)
+        rarer, more = sorted((one, other), key=self.reach)
+        shared = tuple(source for _, source in self._sources[rarer] if more in self._ids[source])
+        weight = len(shared) ** 2 / (self.reach(one) * self.reach(other))
+        return Edge(one, other, "with", shared, round(weight, 4), self.readings[shared[0]].at, self._ended(shared))
 
     def stances(self, identity: str) -> list[Edge]:
         """What the creator said of an entity, by time. One that turns the other way ends those before it."""
-        keys = set(self._keys(identity))
-        said = [
-            (source, statement)
-            for source in self.sources(identity)
-            for statement in self.readings[source].statements
-            if name_key(statement.about) in keys
-        ]
+        by_source = [(source, said) for key in self._names.keys(identity) for source, said in self._of(key)]
+        by_time = sorted(by_source, key=lambda pair: (self.readings[pair[0]].at, pair[0]))
+        said = [(source, statement) for source, statements in by_time for statement in statements]
         described = [pair for pair in said if pair[1].stance == "describes"]
         turns = list(phases([pair for pair in said if pair[1].stance != "describes"]))
         starts = [self.readings[turn[0][0]].at for turn in turns]
@@ -239,21 +196,33 @@ class Graph:
         """Every edge once."""
         found: list[Edge] = []
         for identity in self.ids():
-            found += [edge for edge in self.around(identity) if edge.head < edge.tail]
+            found += [self.edge(identity, other) for other in self.near(identity) if identity < other]
             found += self.stances(identity)
         return found
 
     def path(self, one: str, other: str) -> list[Edge]:
         """The shortest way from one entity to another over at most one in between; empty when there is none."""
-        first = self.near(one)
+        first, second = self.closeness(one), self.closeness(other)
         if other in first:
             return [self.edge(one, other)]
-        second = self.near(other)
-        between = [name for name in first if name in second]
+        between = first.keys() & second.keys()
         if not between:
             return []
         best = max(between, key=lambda name: (min(first[name], second[name]), name))
         return [self.edge(one, best), self.edge(best, other)]
+
+    def _of(self, key: str) -> Iterable[tuple[str, list[Statement]]]:
+        return self._stated.get(key, {}).items()
+
+    def _ended(self, sources: Sequence[str]) -> datetime | None:
+        """When the last of some answers was replaced; None while one stands, which most often a new one does."""
+        last: datetime | None = None
+        for source in reversed(sources):
+            end = self.replaced(source)
+            if end is None:
+                return None
+            last = max(last or end, end)
+        return last
 
     def _stance_edges(
         self, identity: str, said: Sequence[tuple[str, Statement]], end: datetime | None
@@ -265,37 +234,44 @@ class Graph:
             since = self.readings[sources[0]].at
             yield Edge(CREATOR, identity, stance, sources, 1.0, since, end, of_it[-1][1].quote)
 
-    def _in(self, identity: str) -> Set[str]:
-        """The sources that mention an entity, in any order."""
-        keys = self._keys(identity)
-        if len(keys) == 1:
-            return self._mentions.get(identity, {}).keys()
-        return {source for key in keys for source in self._mentions.get(key, ())}
+    def _move(self, ids: set[str]) -> None:
+        """Place the sources of these ids again: some of their keys go by another id now."""
+        sources = {source for identity in ids for _, source in self._sources.get(identity, ())}
+        for source in sources:
+            self._take_out(source)
+        for source in sources:
+            self._place(source)
 
-    def _keys(self, key: str) -> tuple[str, ...]:
-        if not self._grouped:
-            self._groups, self._grouped = self._group(), True
-        return self._groups.get(key, (key,))
+    def _place(self, source: str) -> None:
+        """Count a source among those of what it mentions."""
+        ids = tuple(sorted({self.id_of(key) for key in self._keys[source]}))
+        self._ids[source] = ids
+        for identity in ids:
+            insort(self._sources.setdefault(identity, []), (self.readings[source].at, source))
+            self._beside[identity].update(ids)
 
-    def _group(self) -> dict[str, tuple[str, ...]]:
-        """Which keys are names of one thing: those that chains of aliases join."""
-        groups: dict[str, set[str]] = {}
-        said = ((name_key(a), name_key(b)) for reading in self.readings.values() for a, b in reading.aliases)
-        for one, other in chain(said, self._short_names()):
-            joined = groups.get(one, {one}) | groups.get(other, {other})
-            groups.update(dict.fromkeys(joined, joined))
-        return {key: tuple(sorted(group)) for key, group in groups.items()}
+    def _take_out(self, source: str) -> None:
+        """Undo `_place`."""
+        ids = self._ids.pop(source)
+        for identity in ids:
+            remove(self._sources, identity, (self.readings[source].at, source))
+            beside = self._beside[identity]
+            beside.subtract(ids)
+            for other in ids:
+                if not beside[other]:
+                    del beside[other]
+            if not beside:
+                del self._beside[identity]
 
-    def _short_names(self) -> Iterator[tuple[str, str]]:
-        """ "Anke" and "Anke Voss", as long as no other name begins or ends with the short one."""
-        whole: dict[str, set[str]] = {}
-        for key, mentions in self._mentions.items():
-            if " " in key and is_name(next(iter(mentions.values())).name):
-                for part in {key.split()[0], key.split()[-1]} & self._mentions.keys():
-                    whole.setdefault(part, set()).add(key)
-        for part, keys in whole.items():
-            if len(keys) == 1 and is_name(next(iter(self._mentions[part].values())).name):
-                yield part, keys.pop()
+
+def by_key(reading: Reading) -> dict[str, Mention]:
+    """What a reading mentions, each key once."""
+    return {name_key(mention.name): mention for mention in reading.mentions}
+
+
+def alias_keys(reading: Reading) -> list[tuple[str, str]]:
+    """The keys of what a reading says to be one thing."""
+    return [(name_key(one), name_key(other)) for one, other in reading.aliases]
 
 
 def phases(said: Iterable[tuple[str, Statement]]) -> Iterator[list[tuple[str, Statement]]]:
@@ -310,13 +286,9 @@ def phases(said: Iterable[tuple[str, Statement]]) -> Iterator[list[tuple[str, St
         yield phase
 
 
-def is_name(name: str) -> bool:
-    """Whether each word of a name begins with a capital and goes on small."""
-    return all(word[0].isupper() and word[1:].islower() for word in name.split())
-
-
-def remove(index: dict[str, dict[str, Value]], key: str, source: str) -> None:
-    """Take one entry out of an index of indexes, and the inner one with its last."""
-    index.get(key, {}).pop(source, None)
-    if not index.get(key, True):
+def remove(index: dict[str, list[Dated]], key: str, dated: Dated) -> None:
+    """Take one entry out of a sorted list of an index, and the list with its last."""
+    row = index[key]
+    del row[bisect_left(row, dated)]
+    if not row:
         del index[key]

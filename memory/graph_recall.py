@@ -8,20 +8,24 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from itertools import islice
+from typing import Literal, Protocol
 
-from memory.graph import Graph, names_in
+from memory.graph import Graph
 from memory.graph_store import GraphStore
 from memory.journal import Journal
 from memory.messages import Exchange, Note, Passage
 from memory.ranking import timings
-from memory.recall import EVERYBODY, Recall, Recollection, note_of, noted
+from memory.readings import names_in
+from memory.recall import EVERYBODY, Recollection, note_of, noted
 from memory.vectors import Scope
 
 Kind = Literal["connection", "change", "overview"]
 
 # How many notes the graph adds, and how sure it is of them: a path of sources is there, or there is none.
 ADDED, SURE = 3, 0.6
+# Of what stands of a thing, so many of the newest are weighed against each other.
+WEIGHED = 1000
 # With so many notes of L0 an overview needs no others: they were measured to find nothing more.
 ENOUGH = 2
 
@@ -57,10 +61,18 @@ class Wanted:
     about: tuple[str, ...]
 
 
+class Excluding(Protocol):
+    """L0, which can be asked to leave something out."""
+
+    def recall(
+        self, question: str, *, scope: Scope = EVERYBODY, limit: int = 2, excluded: frozenset[str] = frozenset()
+    ) -> Recollection: ...
+
+
 class GraphRecall:
     """Recall of L0 with what edges lead to beside it. Safe to call from several threads."""
 
-    def __init__(self, recall: Recall, journal: Journal, store: GraphStore) -> None:
+    def __init__(self, recall: Excluding, journal: Journal, store: GraphStore) -> None:
         self._recall, self._journal, self._store = recall, journal, store
 
     def recall(
@@ -121,10 +133,10 @@ def evidence(graph: Graph, asked: Wanted, known: Sequence[str]) -> Iterator[str]
 
 def connecting(graph: Graph, about: Sequence[str]) -> Iterator[str]:
     """Of each edge on the way from the first thing to the second, the newest source that still stands."""
-    rare = sorted(about, key=lambda identity: len(graph.sources(identity)))
+    rare = sorted(about, key=graph.reach)
     for edge in graph.path(rare[0], rare[1]):
-        standing = [source for source in edge.sources if graph.replaced(source) is None]
-        yield from (standing or list(edge.sources))[-1:]
+        standing = (source for source in reversed(edge.sources) if graph.replaced(source) is None)
+        yield next(standing, edge.sources[-1])
 
 
 def changing(graph: Graph, about: Sequence[str], known: Sequence[str]) -> Iterator[str]:
@@ -140,14 +152,14 @@ def changing(graph: Graph, about: Sequence[str], known: Sequence[str]) -> Iterat
 
 def summing_up(graph: Graph, about: Sequence[str], known: Sequence[str]) -> Iterator[str]:
     """What the creator thinks of the thing; where L0 has little, also the standing sources that say most of it."""
-    rarest = min(about, key=lambda identity: len(graph.sources(identity)))
+    rarest = min(about, key=graph.reach)
     stances = [edge for edge in graph.stances(rarest) if edge.valid_to is None]
     yield from (edge.sources[-1] for edge in stances[:ADDED])
     if len(known) >= ENOUGH:
         return
-    near = graph.near(rarest)
-    standing = [source for source in graph.sources(rarest) if graph.replaced(source) is None]
-    yield from sorted(standing, key=lambda source: -sum(near.get(other, 0.0) for other in graph.mentioned(source)))
+    close = graph.closeness(rarest)
+    standing = islice(graph.standing(rarest), WEIGHED)
+    yield from sorted(standing, key=lambda source: -sum(close.get(other, 0.0) for other in graph.mentioned(source)))
 
 
 def beside(added: Sequence[Note], notes: Sequence[Note]) -> tuple[Note, ...]:

@@ -18,10 +18,11 @@ import sqlalchemy as sa
 from infra.database import reading as reading_from_database
 from memory.codec import dumps, time_of, time_text
 from memory.extract import Extractor, Rules, parts
-from memory.graph import Graph, Mention, Reading, Statement
+from memory.graph import Graph
 from memory.journal import Journal, Writer
 from memory.lexicon import Lexicon, learn
 from memory.messages import Exchange, Passage
+from memory.readings import Mention, Reading, Statement
 from memory.topics import Topic, topics_of
 
 BATCH = 200

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from memory.encode import CJK, STOP, stem, stop_terms
-from memory.graph import name_key
+from memory.readings import name_key
 
 # A term is in this many sources at least and in this share of them at most; its question and answer share it this many
 # times as often as if they had nothing to do with each other. Set by hand on the bundled community.

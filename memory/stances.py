@@ -7,8 +7,8 @@ asks for a stance is one too: "Do you toast seeds?" "Always."
 import re
 from collections.abc import Iterator, Mapping
 
-from memory.graph import Stance, Statement, names_in
 from memory.lexicon import sentences
+from memory.readings import Stance, Statement, names_in
 
 # A quote is what fits into a line or two.
 QUOTE = 160

@@ -36,8 +36,8 @@ def topics_of(graph: Graph) -> list[Topic]:
 
 def together(graph: Graph) -> list[tuple[str, str, float]]:
     """What is mentioned together, and how close, of things that more than one source mentions."""
-    known = {identity for identity in graph.ids() if len(graph.sources(identity)) >= LEAST_SOURCES}
-    near = ((one, other, weight) for one in sorted(known) for other, weight in graph.near(one).items())
+    known = {identity for identity in graph.ids() if graph.reach(identity) >= LEAST_SOURCES}
+    near = ((one, other, weight) for one in sorted(known) for other, weight in graph.closeness(one).items())
     return [each for each in near if each[1] in known and each[0] < each[1]]
 
 
@@ -48,7 +48,7 @@ def topic(graph: Graph, members: set[str], edges: Iterable[tuple[str, str, float
         if one in members and other in members:
             strength[one] += weight
             strength[other] += weight
-    ranked = sorted(members, key=lambda member: (-strength[member] * len(graph.sources(member)) ** 0.5, member))
+    ranked = sorted(members, key=lambda member: (-strength[member] * graph.reach(member) ** 0.5, member))
     reach = Counter(source for member in members for source in graph.sources(member))
     summary = sorted(reach, key=lambda source: (-reach[source], graph.replaced(source) is not None, source))
     names = [entity.name for member in ranked[:LABEL] if (entity := graph.entity(member))]

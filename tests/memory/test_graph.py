@@ -1,5 +1,6 @@
 """L1: what is read from a text, how it becomes one graph, and that it follows the journal in both directions."""
 
+import random
 from dataclasses import replace
 from datetime import timedelta
 
@@ -8,11 +9,12 @@ import pytest
 from memory.extract import Rules
 from memory.forget import forget
 from memory.graph import CREATOR as TWIN_OF
-from memory.graph import Graph, Mention, Reading, Statement, name_key, names_in
+from memory.graph import Graph
 from memory.graph_store import GraphStore
 from memory.journal import Journal
 from memory.lexicon import Lexicon, learn
 from memory.messages import Source
+from memory.readings import Mention, Reading, Statement, name_key, names_in
 from memory.remember import exchange_event, passage_event, remember
 from memory.selection import Selection
 from tests.memory.making import piece, taught
@@ -176,6 +178,27 @@ def test_a_short_name_is_the_long_one_while_only_one_fits() -> None:
 
 def everything(graph: Graph) -> tuple:
     return graph.entities(), graph.edges()
+
+
+def test_a_graph_that_grew_shrank_and_changed_is_as_one_made_at_once() -> None:
+    """Of names that share words, aliases that come and go, and questions answered again."""
+    rng = random.Random(7)  # noqa: S311  a shuffle, no secret
+    names = ("Anke", "Anke Voss", "Anke Meyer", "anke", "Voss", "RAG", "rye", "Rye", "salt", "黑麦", "oven")
+    pairs = (("RAG", "rye"), ("黑麦", "rye"), ("salt", "oven"), ("Voss", "salt"))
+    grown, kept = Graph(), {}
+    for step in range(300):
+        source = f"s{rng.randrange(25)}"
+        mentions = tuple(map(Mention, rng.sample(names, k=rng.randrange(1, 6))))
+        said = (Statement(rng.choice(("uses", "avoids")), mentions[0].name, f"{step}"),)
+        asks = rng.choice(("", "open?", "price?"))
+        aliases = tuple(rng.sample(pairs, k=rng.randrange(3)))
+        kept[source] = Reading(source, NOON + timedelta(days=step), asks, mentions, aliases, said)
+        grown.add(kept[source])
+        if step % 3 == 0:
+            grown.drop(gone := rng.choice(list(kept)))
+            del kept[gone]
+
+        assert everything(grown) == everything(Graph(kept.values()))
 
 
 def test_the_graph_grows_with_each_write_and_is_the_same_when_made_again(journal: Journal) -> None:

@@ -8,12 +8,13 @@ from statistics import mean
 import pytest
 
 from memory.encode import Encoder
-from memory.graph import Graph, Mention, Reading, Statement
+from memory.graph import Graph
 from memory.graph_bench import EMBEDDER, labelled, ordinary_questions, sample_journal
 from memory.graph_recall import GraphRecall, Wanted, evidence, wanted
 from memory.graph_store import GraphStore
 from memory.index import Index
 from memory.journal import Journal
+from memory.readings import Mention, Reading, Statement
 from memory.recall import Recall
 from memory.remember import exchange_event, remember
 from memory.vectors import EdgeStore

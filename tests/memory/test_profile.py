@@ -5,11 +5,12 @@ from datetime import timedelta
 import pytest
 
 from infra.errors import UserMistake
-from memory.graph import Graph, Mention, Reading, Statement
+from memory.graph import Graph
 from memory.journal import Journal
 from memory.persona import PersonaCard
 from memory.profile import TOKENS, Profile, current, draft, edited, keep, opinions, persona_card, versions
 from memory.prompt import estimate_tokens, system_text
+from memory.readings import Mention, Reading, Statement
 from memory.topics import Topic
 from tests.people import ADA, NOON
 

@@ -6,9 +6,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from memory.graph import CREATOR, Graph, Mention, Reading, Statement
+from memory.graph import CREATOR, Graph
 from memory.graph_export import as_graphml, as_json
 from memory.graph_picture import Spot, apart, picture
+from memory.readings import Mention, Reading, Statement
 from memory.topics import topics_of
 from tests.people import NOON
 
