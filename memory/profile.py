@@ -90,6 +90,15 @@ def current(journal: Journal) -> Profile | None:
     return kept[-1][1] if kept else None
 
 
+def version(journal: Journal, number: int) -> Profile:
+    """One version by its number, which counts from 1. Raises UserMistake for one that there is not."""
+    kept = versions(journal)
+    if not 1 <= number <= len(kept):
+        there = f"there are 1 to {len(kept)}" if kept else "none was kept yet"
+        raise UserMistake(f"There is no version {number} of the profile: {there}.")
+    return kept[number - 1][1]
+
+
 def keep(journal: Journal, profile: Profile, *, creator: Person, at: datetime) -> None:
     """Make this the version that counts."""
     event = Event(

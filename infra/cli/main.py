@@ -491,6 +491,26 @@ def profile_edit(home: Home = None) -> None:
     run(home)
 
 
+@profile_app.command("versions")
+def profile_versions(home: Home = None, as_json: Json = False) -> None:
+    """List every version that was kept."""
+    from infra.cli.profile import versions as run
+
+    run(home, as_json=as_json)
+
+
+@profile_app.command("restore")
+def profile_restore(
+    number: Annotated[int, typer.Argument(help="A version that `understudy profile versions` lists.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Let an old version of the profile count again."""
+    from infra.cli.profile import restore as run
+
+    run(home, number, as_json=as_json)
+
+
 @bench_app.command("serve")
 def bench_serve(as_json: Json = False) -> None:
     """Our voice server beside llama_cpp.server: same model, same threads, same traffic."""

@@ -78,6 +78,26 @@ def edit(home: Path | None) -> None:
     keep_version(home, changed, as_json=False)
 
 
+def versions(home: Path | None, *, as_json: bool) -> None:
+    """Every version that was kept, by the number that `restore` takes."""
+    from memory.profile import FIELDS
+    from memory.profile import versions as kept_versions
+
+    kept = list(enumerate(kept_versions(open_journal(settings_of(home))), start=1))
+    if as_json:
+        print_json([{"version": number, "at": at, **asdict(profile)} for number, (at, profile) in kept])
+        return
+    rows = ((number, f"{at:%Y-%m-%d %H:%M}", *asdict(profile).values()) for number, (at, profile) in kept)
+    out().print(table("Versions", ("version", "kept", *FIELDS), rows))
+
+
+def restore(home: Path | None, number: int, *, as_json: bool) -> None:
+    """Let an old version count again, as a new one: none is ever lost."""
+    from memory.profile import version
+
+    keep_version(home, version(open_journal(settings_of(home)), number), as_json=as_json)
+
+
 def drafted(home: Path | None) -> "Profile":
     """What memory says of the creator today."""
     from memory.profile import draft as draft_of

@@ -8,7 +8,7 @@ from infra.errors import UserMistake
 from memory.graph import Graph
 from memory.journal import Journal
 from memory.persona import PersonaCard
-from memory.profile import TOKENS, Profile, current, draft, edited, keep, opinions, persona_card, versions
+from memory.profile import TOKENS, Profile, current, draft, edited, keep, opinions, persona_card, version, versions
 from memory.prompt import estimate_tokens, system_text
 from memory.readings import Mention, Reading, Statement
 from memory.topics import Topic
@@ -40,6 +40,25 @@ def test_the_last_version_counts_and_none_is_lost(journal: Journal) -> None:
 
     assert current(journal) == Profile(cares="rye and salt")
     assert [each.cares for _, each in versions(journal)] == ["rye", "rye and salt"]
+
+
+def test_an_old_version_counts_again_and_the_one_between_stays(sqlite_journal: Journal) -> None:
+    for days, cares in enumerate(("rye", "rye and salt")):
+        keep(sqlite_journal, Profile(cares=cares), creator=ADA, at=NOON + timedelta(days=days))
+
+    keep(sqlite_journal, version(sqlite_journal, 1), creator=ADA, at=NOON + timedelta(days=2))
+
+    assert current(sqlite_journal) == Profile(cares="rye")
+    assert [each.cares for _, each in versions(sqlite_journal)] == ["rye", "rye and salt", "rye"]
+
+
+@pytest.mark.parametrize("number", [-1, 0, 3])
+def test_a_version_that_there_is_not_is_named_with_those_that_there_are(sqlite_journal: Journal, number: int) -> None:
+    for days in range(2):
+        keep(sqlite_journal, Profile(cares="rye"), creator=ADA, at=NOON + timedelta(days=days))
+
+    with pytest.raises(UserMistake, match=f"no version {number} of the profile: there are 1 to 2"):
+        version(sqlite_journal, number)
 
 
 def test_the_card_is_as_before_until_there_is_a_profile(sqlite_journal: Journal) -> None:
