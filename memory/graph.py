@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice, zip_longest
+from operator import itemgetter
 from typing import Literal
 
 from memory.names import Names
@@ -125,7 +126,7 @@ class Graph:
 
     def sources(self, identity: str) -> tuple[str, ...]:
         """The sources that mention an entity, by time."""
-        return tuple(source for _, source in self._sources.get(identity, ()))
+        return tuple(map(itemgetter(1), self._sources.get(identity, ())))
 
     def reach(self, identity: str) -> int:
         """How many sources mention an entity."""

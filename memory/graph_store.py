@@ -23,7 +23,7 @@ from memory.journal import Journal, Writer
 from memory.lexicon import Lexicon, learn
 from memory.messages import Exchange, Passage
 from memory.readings import Mention, Reading, Statement
-from memory.topics import Topic, topics_of
+from memory.topics import Community, Member, Topic, followed, found_anew, topics_in
 
 BATCH = 200
 # The lexicon is learned again when memory has grown by this factor, so that learning costs little for each source; a
@@ -41,9 +41,9 @@ class GraphStore:
     def __init__(self, journal: Journal, extractor: Extractor | None = None) -> None:
         self._journal = journal
         self._extractor: Extractor = extractor or Rules()
+        # Only who holds the lock changes the graph, a batch in each turn; who asks it something takes a turn.
         self._lock, self._turn = threading.RLock(), threading.Lock()
         self._seen = 0
-        self._topics: tuple[int, list[Topic]] | None = None
         self.graph = Graph()
 
     def drain_all(self) -> int:
@@ -55,6 +55,8 @@ class GraphStore:
                 self._apply(waiting)
                 total += len(waiting)
             self.catch_up()
+            if total:
+                self._follow_topics()
             return total
 
     def rebuild(self) -> int:
@@ -70,11 +72,13 @@ class GraphStore:
             yield self.graph
 
     def topics(self) -> list[Topic]:
-        """The topics of the graph as it is; found again only when it has changed."""
+        """The topics of the graph as it is. Found in all of it the first time and when it has grown, else followed."""
         with self._lock:
-            if self._topics is None or self._topics[0] != self._seen:
-                self._topics = (self._seen, topics_of(self.graph))
-            return self._topics[1]
+            self.catch_up()
+            if (found := self._follow_topics()) is None:
+                found = found_anew(self.graph)
+                self._put_topics(found, found_in=len(self.graph.readings))
+            return topics_in(found)
 
     def _waiting(self) -> list[dict[str, Any]]:
         return self._rows("SELECT seq, id FROM graph_outbox ORDER BY seq LIMIT :limit", limit=BATCH)
@@ -94,12 +98,20 @@ class GraphStore:
             self._forget_terms()
 
     def catch_up(self) -> None:
-        """Bring the graph of this process up to date with the readings that any process kept."""
-        with self._turn:
+        """Bring the graph of this process up to date with the readings that any process kept.
+
+        Where another thread is at it, or reads all of the graph for the topics, nobody waits: the next one catches up.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
             while rows := self._kept_since(self._seen):
-                for row in rows:
-                    self._take(row["source"], row["payload"])
+                with self._turn:
+                    for row in rows:
+                        self._take(row["source"], row["payload"])
                 self._seen = rows[-1]["seq"]
+        finally:
+            self._lock.release()
 
     def _kept_since(self, seq: int) -> list[dict[str, Any]]:
         return self._rows(
@@ -114,13 +126,32 @@ class GraphStore:
         else:
             self.graph.add(reading_of(payload))
 
+    def _follow_topics(self) -> list[Community] | None:
+        """Bring the topics that are kept up to date; None when there are none, or memory has outgrown them."""
+        known = self._state("topics")
+        if not known:
+            return None
+        if len(self.graph.readings) > GROWTH * known["found_in"]:
+            with self._journal.writing() as writer:
+                writer.run("DELETE FROM graph_state WHERE name = 'topics'")
+            return None
+        before = [community_of(each) for each in known["communities"]]
+        now = followed(self.graph, before)
+        if now != before:
+            self._put_topics(now, found_in=known["found_in"])
+        return now
+
+    def _put_topics(self, found: list[Community], *, found_in: int) -> None:
+        with self._journal.writing() as writer:
+            put_state(writer, "topics", {"found_in": found_in, "communities": [asdict(each) for each in found]})
+
     def lexicon(self) -> Lexicon:
         """The terms as last learned, by whichever process."""
-        found = self._state()
+        found = self._state("lexicon")
         return Lexicon(found.get("terms", {}), frozenset(found.get("refrains", ())))
 
     def _learn_if_grown(self) -> None:
-        known = self._state()
+        known = self._state("lexicon")
         if self._size() > GROWTH * known.get("learned_from", 0) or known.get("extractor") != self._extractor.name:
             self._learn()
 
@@ -141,7 +172,7 @@ class GraphStore:
 
     def _forget_terms(self) -> None:
         """A term that only forgotten words held must not outlive them."""
-        lexicon, known = self.lexicon(), self._state()
+        lexicon, known = self.lexicon(), self._state("lexicon")
         kept = {key: name for key, name in lexicon.terms.items() if key in self.graph}
         if len(kept) < len(lexicon.terms) and not self._waiting():
             with self._journal.writing() as writer:
@@ -154,14 +185,10 @@ class GraphStore:
             "learned_from": learned_from,
             "extractor": self._extractor.name,
         }
-        writer.run(
-            "INSERT INTO graph_state (name, payload) VALUES ('lexicon', :payload) "
-            "ON CONFLICT (name) DO UPDATE SET payload = excluded.payload",
-            payload=dumps(payload),
-        )
+        put_state(writer, "lexicon", payload)
 
-    def _state(self) -> dict[str, Any]:
-        rows = self._rows("SELECT payload FROM graph_state WHERE name = 'lexicon'")
+    def _state(self, name: str) -> dict[str, Any]:
+        rows = self._rows("SELECT payload FROM graph_state WHERE name = :name", name=name)
         return dict(json.loads(rows[0]["payload"])) if rows else {}
 
     def _rows(self, statement: str, **values: Any) -> list[dict[str, Any]]:
@@ -178,6 +205,16 @@ def keep(writer: Writer, source: str, seq: int, *, payload: str) -> None:
         source=source,
         seq=seq,
         payload=payload,
+    )
+
+
+def put_state(writer: Writer, name: str, payload: dict[str, Any]) -> None:
+    """Keep something that follows from all readings, in place of what it was."""
+    writer.run(
+        "INSERT INTO graph_state (name, payload) VALUES (:name, :payload) "
+        "ON CONFLICT (name) DO UPDATE SET payload = excluded.payload",
+        name=name,
+        payload=dumps(payload),
     )
 
 
@@ -205,3 +242,11 @@ def reading_of(payload: str) -> Reading:
         aliases=tuple((one, other) for one, other in found["aliases"]),
         statements=tuple(Statement(**each) for each in found["statements"]),
     )
+
+
+def community_of(kept: dict[str, Any]) -> Community:
+    members = {identity: Member(**each) for identity, each in kept["members"].items()}
+    topic = kept["topic"]
+    if topic is None:
+        return Community(members, None)
+    return Community(members, Topic(topic["label"], tuple(topic["members"]), tuple(topic["summary"]), topic["sources"]))

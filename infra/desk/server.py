@@ -56,7 +56,8 @@ def make_app(settings: Settings, here: TwinHere, playground: Playground | None =
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(follow(here)), asyncio.create_task(obey(House(settings, here.memory.journal)))]
+        followers = [asyncio.create_task(follow(drain)) for drain in here.memory.drains]
+        tasks = [*followers, asyncio.create_task(obey(House(settings, here.memory.journal)))]
         yield
         for task in tasks:
             task.cancel()
@@ -73,13 +74,13 @@ def make_app(settings: Settings, here: TwinHere, playground: Playground | None =
     return app
 
 
-async def follow(here: TwinHere) -> None:
-    """Bring what any process journals into index and graph, for as long as this process lives."""
+async def follow(drain: Callable[[], object]) -> None:
+    """Bring what any process journals into index or graph, for as long as this process lives."""
     while True:
         try:
-            await asyncio.to_thread(here.memory.drain_all)
+            await asyncio.to_thread(drain)
         except ServiceTrouble:
-            # The journal or index is briefly not to be had; what waits stays in the outbox for the next round.
+            # Something is briefly not to be had; what waits stays in the outbox for the next round.
             await asyncio.sleep(5)
         await asyncio.sleep(DRAIN_S)
 

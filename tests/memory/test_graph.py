@@ -1,11 +1,13 @@
 """L1: what is read from a text, how it becomes one graph, and that it follows the journal in both directions."""
 
 import random
+import threading
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from memory.codec import dumps
 from memory.extract import Rules
 from memory.forget import forget
 from memory.graph import CREATOR as TWIN_OF
@@ -182,7 +184,7 @@ def everything(graph: Graph) -> tuple:
 
 def test_a_graph_that_grew_shrank_and_changed_is_as_one_made_at_once() -> None:
     """Of names that share words, aliases that come and go, and questions answered again."""
-    rng = random.Random(7)  # noqa: S311  a shuffle, no secret
+    rng = random.Random(7)
     names = ("Anke", "Anke Voss", "Anke Meyer", "anke", "Voss", "RAG", "rye", "Rye", "salt", "黑麦", "oven")
     pairs = (("RAG", "rye"), ("黑麦", "rye"), ("salt", "oven"), ("Voss", "salt"))
     grown, kept = Graph(), {}
@@ -232,6 +234,38 @@ def test_another_process_sees_what_this_one_read(sqlite_journal: Journal) -> Non
     assert there.graph.entity("Lyon")
 
 
+def test_topics_outlive_the_process_and_follow_what_is_written_later(sqlite_journal: Journal) -> None:
+    told = [taught(f"How is it {n}?", f"Bread is #rye, #salt and #starter {n}.") for n in range(8)]
+    remember(sqlite_journal, map(exchange_event, told), creator=CREATOR)
+    first = GraphStore(sqlite_journal)
+    first.drain_all()
+    (topic,) = first.topics()
+    later = [taught(f"Later {n}?", f"Add #spelt to #rye and #salt, {n}.") for n in range(2)]
+    remember(sqlite_journal, map(exchange_event, later), creator=CREATOR)
+    GraphStore(sqlite_journal).drain_all()
+
+    kept = first._state("topics")
+    (now,) = GraphStore(sqlite_journal).topics()
+
+    assert {name_key("#spelt")} == set(now.members) - set(topic.members)
+    assert now.sources == topic.sources + 2
+    assert [each["topic"]["sources"] for each in kept["communities"] if each["topic"]] == [now.sources]
+
+
+def test_nobody_who_asks_waits_for_whoever_finds_the_topics(sqlite_journal: Journal) -> None:
+    store, found = GraphStore(sqlite_journal), threading.Event()
+
+    def ask() -> None:
+        store.catch_up()
+        with store.reading() as graph:
+            assert graph.ids() == []
+        found.set()
+
+    with store._lock:  # as whoever drains or finds topics holds it, for seconds in a large memory
+        threading.Thread(target=ask, daemon=True).start()
+        assert found.wait(5)
+
+
 def test_what_is_forgotten_is_gone_from_the_graph_and_its_lexicon(journal: Journal) -> None:
     from_bob = [
         replace(
@@ -245,7 +279,8 @@ def test_what_is_forgotten_is_gone_from_the_graph_and_its_lexicon(journal: Journ
     remember(journal, map(exchange_event, [*from_bob, *own]), creator=CREATOR)
     store = GraphStore(journal)
     store.drain_all()
-    assert store.graph.entity("quinoa")
+    store.topics()
+    assert "quinoa" in dumps(store._state("topics"))
     assert "quinoa" in store.lexicon().terms
 
     forget(journal, Selection(person=BOB.key), creator=CREATOR, now=NOON)

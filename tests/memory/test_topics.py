@@ -10,7 +10,7 @@ from memory.graph import CREATOR, Graph
 from memory.graph_export import as_graphml, as_json
 from memory.graph_picture import Spot, apart, picture
 from memory.readings import Mention, Reading, Statement
-from memory.topics import topics_of
+from memory.topics import Community, Topic, followed, found_anew, topics_in
 from tests.people import NOON
 
 BREAD, MUSIC = ("rye", "salt", "starter", "黑麦"), ("piano", "violin", "concert", "Liszt & Co")
@@ -27,6 +27,14 @@ def graph() -> Graph:
     return Graph([*readings, Reading("s", NOON, "", (Mention("rye"),), (), (stance,))])
 
 
+def topics_of(graph: Graph) -> list[Topic]:
+    return topics_in(found_anew(graph))
+
+
+def talk(source: str, *names: str) -> Reading:
+    return Reading(source, NOON, "", tuple(map(Mention, names)))
+
+
 def test_topics_are_what_belongs_together_with_label_and_sources(graph: Graph) -> None:
     bread, music = topics_of(graph)
 
@@ -35,6 +43,49 @@ def test_topics_are_what_belongs_together_with_label_and_sources(graph: Graph) -
     assert set(bread.label.split(", ")) <= set(BREAD)
     assert set(bread.summary) <= {f"rye-{n}" for n in range(9)}
     assert topics_of(graph) == [bread, music]
+
+
+def of(found: list[Community], identity: str) -> Community:
+    return next(each for each in found if identity in each.members)
+
+
+def test_after_a_write_only_the_topic_it_touches_is_described_anew(graph: Graph) -> None:
+    before = found_anew(graph)
+    for n in range(9):
+        graph.add(talk(f"new-{n}", "rye", "salt", "spelt"))
+
+    after = followed(graph, before)
+
+    assert of(after, "piano") is of(before, "piano")
+    assert set(of(after, "rye").members) == {*of(before, "rye").members, "spelt"}
+    bread = of(after, "rye").topic
+    assert bread
+    assert bread.sources == 19
+    assert followed(graph, after) == after
+
+
+def test_topics_that_were_followed_are_about_those_found_anew(graph: Graph) -> None:
+    found = found_anew(Graph())
+    kept = list(graph.readings.values())
+    grown = Graph()
+    for reading in kept:
+        grown.add(reading)
+        found = followed(grown, found)
+
+    assert {frozenset(each.members) for each in topics_in(found)} == {
+        frozenset(each.members) for each in topics_of(graph)
+    }
+
+
+def test_what_is_gone_leaves_its_topic(graph: Graph) -> None:
+    before = found_anew(graph)
+    for n in range(9):
+        graph.drop(f"piano-{n}")
+
+    after = followed(graph, before)
+
+    assert [each.label for each in topics_in(after)] == [of(before, "rye").topic.label]
+    assert not any("piano" in each.members for each in after)
 
 
 def test_an_empty_graph_has_no_topics_and_an_empty_picture() -> None:
