@@ -24,6 +24,7 @@ from infra.errors import Busy, Refused, ServiceTrouble, UnderstudyError, UserMis
 from infra.voice.chat import Finish, Piece, Sampling, Turn
 from infra.voice.client import LocalVoice
 from infra.voice.engine import Engine
+from infra.voice.llama import grammar_of
 
 
 class Text(BaseModel):
@@ -43,6 +44,31 @@ class ChatMessage(BaseModel):
 
 class StreamOptions(BaseModel):
     include_usage: bool = False
+
+
+class Schema(BaseModel):
+    """Named by OpenAI; `schema` is a JSON schema. What it does not forbid is allowed, also without `strict`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    document: Annotated[dict[str, Any], Field(alias="schema")]
+
+
+class ResponseFormat(BaseModel):
+    """What the answer is to be: words, any JSON object, or JSON that fits a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: Schema | None = None
+
+    def grammar(self) -> str:
+        """The same as the engine knows it. Raises UserMistake for a schema that it cannot keep to."""
+        if self.type == "text":
+            return ""
+        if self.type == "json_object":
+            return grammar_of({"type": "object"})
+        if self.json_schema is None:
+            raise UserMistake("response_format json_schema needs a json_schema.")
+        return grammar_of(self.json_schema.document)
 
 
 class Completion(BaseModel):
@@ -67,12 +93,14 @@ class Completion(BaseModel):
     n: Literal[1] = 1
     logprobs: Literal[False] | None = None
     tools: None = None
+    response_format: ResponseFormat | None = None
 
     def sampling(self) -> Sampling:
         """The same as the engine knows it."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         most = self.max_completion_tokens or self.max_tokens or 256
-        return Sampling(self.temperature, self.top_p, most, self.seed, stop)
+        grammar = self.response_format.grammar() if self.response_format else ""
+        return Sampling(self.temperature, self.top_p, most, self.seed, stop, grammar=grammar)
 
 
 class Promotion(BaseModel):

@@ -277,13 +277,15 @@ class Engine:
         """Queue one request; `emit` is called from the engine's thread with every piece, or once with an error.
 
         While there is a canary, requests of the same `conversation` are answered by the same voice; one without a
-        conversation stands for itself. Raises UserMistake when prompt and answer cannot fit, Busy when the queue is
-        full, ServiceTrouble when closed.
+        conversation stands for itself. Raises UserMistake when prompt and answer cannot fit or the grammar is none, Busy
+        when the queue is full, ServiceTrouble when closed.
         """
         with self._freeing:
             if self._closed:
                 raise ServiceTrouble("The voice is shutting down.")
             prompt = self._model.turn_tokens(turns)
+            if sampling.grammar:
+                self._model.check_grammar(sampling.grammar)
         conversation = conversation or uuid.uuid4().hex
         stream = Stream(prompt, sampling, emit, time.perf_counter(), conversation)
         if len(prompt) + sampling.max_tokens > self._context_tokens:
@@ -491,7 +493,7 @@ class Engine:
                     waiting.append(stream)
                     continue
                 seed = stream.sampling.seed if stream.sampling.seed is not None else random.getrandbits(32)
-                stream.sampler = Sampler(stream.sampling, seed)
+                stream.sampler = Sampler(self._model, stream.sampling, seed)
                 stream.text = TextOut(stream.sampling.stop)
                 speaker.begin(stream)
             self._waiting = waiting

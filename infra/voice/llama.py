@@ -6,6 +6,7 @@ safe to share between threads without care; `engine.py` says which thread may to
 """
 
 import ctypes
+import json
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -94,6 +95,17 @@ class Model:
     def ends(self, token: int) -> bool:
         """Whether this token ends a turn."""
         return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
+
+    def grammar(self, grammar: str) -> Any:
+        """A sampler that allows what a GBNF grammar does; whoever asks for it frees it. Raises UserMistake for none."""
+        found = self._lib.llama_sampler_init_grammar(self._vocab, grammar.encode(), b"root")
+        if not found:
+            raise UserMistake("llama.cpp cannot read the grammar that the answer was to keep to.")
+        return found
+
+    def check_grammar(self, grammar: str) -> None:
+        """Raises UserMistake for what is no grammar."""
+        self._lib.llama_sampler_free(self.grammar(grammar))
 
     def free(self) -> None:
         if self.pointer:
@@ -211,10 +223,12 @@ class Context:
 class Sampler:
     """llama.cpp's own samplers in its usual order, for one request."""
 
-    def __init__(self, sampling: Sampling, seed: int) -> None:
+    def __init__(self, model: Model, sampling: Sampling, seed: int) -> None:
         self._lib = lib()
         self._chain = self._lib.llama_sampler_chain_init(self._lib.llama_sampler_chain_default_params())
         add = self._lib.llama_sampler_chain_add
+        if sampling.grammar:
+            add(self._chain, model.grammar(sampling.grammar))
         if sampling.repeat_penalty != 1.0:
             penalties = self._lib.llama_sampler_init_penalties
             add(self._chain, penalties(0, PENALTY_WINDOW, sampling.repeat_penalty, 0.0, 0.0))
@@ -234,6 +248,17 @@ class Sampler:
         if self._chain:
             self._lib.llama_sampler_free(self._chain)
             self._chain = None
+
+
+def grammar_of(schema: dict[str, Any]) -> str:
+    """The GBNF grammar of the JSON documents that fit a JSON schema. Raises UserMistake for what cannot be one."""
+    lib()
+    from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+    try:
+        return str(json_schema_to_gbnf(json.dumps(schema)))
+    except (AssertionError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise UserMistake(f"This JSON schema cannot be kept to: {error}.") from error
 
 
 def quantise(source: Path, target: Path, form: Format, *, threads: int) -> None:

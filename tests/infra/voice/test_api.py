@@ -1,5 +1,6 @@
 """The voice over HTTP, as OpenAI's own client sees it, on a real socket."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -319,3 +320,48 @@ def test_a_restart_resumes_the_canary_or_serves_without_it(weights: Weights, sto
         engine.close()
     path.write_bytes(kept)
     store.end_canary()
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "things": {
+            "type": "array",
+            "maxItems": 3,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string", "maxLength": 12},
+                    "kind": {"type": "string", "enum": ["tool", "place"]},
+                },
+                "required": ["name", "kind"],
+                "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["things"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.usefixtures("warm")
+@pytest.mark.parametrize("seed", range(2))
+def test_an_answer_fits_the_schema_that_was_asked_for_however_hot(client: openai.OpenAI, seed: int) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "things", "schema": SCHEMA}}
+
+    answer = client.chat.completions.create(
+        model="tiny", messages=ASKED, max_tokens=200, temperature=1.5, seed=seed, response_format=form
+    )
+
+    found = json.loads(answer.choices[0].message.content)
+    assert list(found) == ["things"]
+    assert len(found["things"]) <= 3
+    assert {each["kind"] for each in found["things"]} <= {"tool", "place"}
+
+
+@pytest.mark.parametrize(
+    "form", [{"type": "json_schema"}, {"type": "json_schema", "json_schema": {"schema": {"a": 1}}}]
+)
+def test_a_schema_that_is_none_is_refused(client: openai.OpenAI, form: dict) -> None:
+    with pytest.raises(openai.BadRequestError, match="schema"):
+        client.chat.completions.create(model="tiny", messages=ASKED, max_tokens=20, response_format=form)
