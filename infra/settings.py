@@ -108,6 +108,24 @@ class RecallSettings(Section):
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
+class GraphSettings(Section):
+    """What reads for the graph beside the rules: nothing, "voice" for the twin's own, or an OpenAI-compatible server.
+
+    `name` is what that server calls its model.
+    """
+
+    model: str = ""
+    name: str = ""
+    token: SecretStr | None = None
+
+    @field_validator("model")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in {"", "voice"} and urlsplit(value).scheme not in {"http", "https"}:
+            raise ValueError(f'{value!r} is neither "voice" nor the http address of a server')
+        return value
+
+
 class VoiceSettings(Section):
     """`url` names another OpenAI-compatible server to speak through; `threads` 0 takes every core."""
 
@@ -239,6 +257,7 @@ class Settings(BaseSettings):
     queue: QueueSettings = QueueSettings()
     api: ApiSettings = ApiSettings()
     recall: RecallSettings = RecallSettings()
+    graph: GraphSettings = GraphSettings()
     voice: VoiceSettings = VoiceSettings()
     training: TrainingSettings = TrainingSettings()
     permissions: PermissionSettings = PermissionSettings()
@@ -266,6 +285,7 @@ class Settings(BaseSettings):
             ("api.token", self.api.token),
             ("index.api_key", self.index.api_key),
             ("voice.token", self.voice.token),
+            ("graph.token", self.graph.token),
             ("discord.token", self.discord.token),
             ("telegram.token", self.telegram.token),
             ("telegram.webhook_secret", self.telegram.webhook_secret),

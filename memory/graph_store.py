@@ -19,6 +19,7 @@ from infra.database import reading as reading_from_database
 from memory.codec import dumps, time_of, time_text
 from memory.extract import Extractor, Rules, parts
 from memory.graph import Graph
+from memory.graph_model import found_in, merged
 from memory.journal import Journal, Writer
 from memory.lexicon import Lexicon, learn
 from memory.messages import Exchange, Passage
@@ -88,8 +89,11 @@ class GraphStore:
         last = {row["id"]: row["seq"] for row in waiting}
         values: list[Exchange | Passage] = [*self._journal.exchanges([*last]), *self._journal.passages([*last])]
         lexicon = self.lexicon()
-        payloads = {value.id: payload_of(self._extractor.read(value, lexicon)) for value in values}
+        readings = {value.id: self._extractor.read(value, lexicon) for value in values}
         with self._journal.writing() as writer:
+            for source, found in found_in(writer, values, last).items():
+                readings[source] = merged(readings[source], found)
+            payloads = {source: payload_of(reading) for source, reading in readings.items()}
             for identity, seq in last.items():
                 keep(writer, identity, seq, payload=payloads.get(identity, GONE))
             writer.run("DELETE FROM graph_outbox WHERE seq <= :seq", seq=waiting[-1]["seq"])

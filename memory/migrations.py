@@ -153,6 +153,16 @@ INSERT INTO graph_outbox (id) SELECT id FROM exchanges UNION SELECT id FROM pass
 """
 
 
+def m012_found_by_a_model(connection: Connection) -> None:
+    """What a language model found in a source beside the rules, and in which text."""
+    connection.execute(
+        sa.text(
+            "CREATE TABLE graph_found (source TEXT PRIMARY KEY, seq BIGINT NOT NULL, model TEXT NOT NULL, "
+            "digest TEXT NOT NULL, payload TEXT NOT NULL)"
+        )
+    )
+
+
 MIGRATIONS: list[Migration] = [
     m001_initial,
     m002_long_questions_and_late_pieces,
@@ -163,4 +173,5 @@ MIGRATIONS: list[Migration] = [
     m007_tombstones,
     m008_exchanges_of_documents,
     m009_graph,
+    m012_found_by_a_model,
 ]

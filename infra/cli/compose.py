@@ -5,11 +5,12 @@ base model takes a second that `teach` or `runs` need not pay.
 """
 
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from infra.adapters import AdapterStore
     from infra.runs import Runs
     from infra.voice.api import Voices
-    from infra.voice.chat import Voice
+    from infra.voice.chat import Turn, Voice
     from infra.voice.weights import Weights
+    from memory.graph_model import ModelReader
     from memory.graph_recall import GraphRecall
     from memory.graph_store import GraphStore
     from memory.importers.records import ImportContext
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from memory.messages import Person
     from memory.persona import PersonaCard
 
+# How often whoever may wait looks whether the voice has nobody to answer.
+IDLE_S = 0.2
 LINUX = sys.platform == "linux"
 
 
@@ -187,31 +191,55 @@ class TwinHere:
 def open_twin(settings: Settings) -> TwinHere:
     """Memory, voice and the twin over them; through another server's voice when `voice.url` is set."""
     from bot.twin import Twin
-    from infra.voice.client import HttpVoice, LocalVoice
 
     memory = open_memory(settings)
-    voices: Voices | None = None
-    voice: Voice
-    if settings.voice.url:
-        token = settings.voice.token
-        voice = HttpVoice(
-            settings.voice.url, model=settings.models.base, token=token.get_secret_value() if token else None
-        )
-    else:
-        voices = open_voices(settings)
-        for problem in voices.resume():
-            err().print(problem)
-        voice = LocalVoice(voices.engine)
+    voices = None if settings.voice.url else open_voices(settings)
+    for problem in voices.resume() if voices else ():
+        err().print(problem)
     twin = Twin(
         memory.journal,
         memory.recall,
-        voice=voice,
+        voice=voice_of(settings, voices),
         manner=manner(settings, memory.journal),
         creator=settings.answering,
         silenced=lambda: silenced(memory.journal),
         clock=now,
     )
     return TwinHere(twin, memory, voices)
+
+
+def voice_of(settings: Settings, voices: "Voices | None") -> "Voice":
+    """The engine of this process, or the server that `voice.url` names."""
+    from infra.voice.client import HttpVoice, LocalVoice
+
+    if voices is not None:
+        return LocalVoice(voices.engine)
+    token = settings.voice.token
+    return HttpVoice(settings.voice.url, model=settings.models.base, token=token.get_secret_value() if token else None)
+
+
+def open_model_reader(settings: Settings, here: TwinHere) -> "ModelReader | None":
+    """Whoever reads for the graph beside the rules; None where the rules read alone."""
+    import json
+
+    from infra.voice.chat import Sampling
+    from infra.voice.client import HttpVoice, said_whole
+    from memory.graph_model import MOST_TOKENS, ModelReader
+
+    model, token = settings.graph.model, settings.graph.token
+    if not model:
+        return None
+    voice: Voice = voice_of(settings, here.voices)
+    if model != "voice":
+        voice = HttpVoice(model, model=settings.graph.name, token=token.get_secret_value() if token else None)
+
+    def ask(turns: "list[Turn]", schema: dict[str, Any]) -> str:
+        while model == "voice" and here.voices is not None and here.voices.engine.busy:
+            time.sleep(IDLE_S)  # members first
+        sampling = Sampling(temperature=0, max_tokens=MOST_TOKENS, schema=json.dumps(schema))
+        return said_whole(voice, turns, sampling)
+
+    return ModelReader(here.memory.journal, ask, name=f"{model} {settings.graph.name or settings.models.base}")
 
 
 def manner(settings: Settings, journal: "Journal") -> "Manner":

@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from infra.cli.compose import TwinHere, creator_person, now, open_runs
+from infra.cli.compose import TwinHere, creator_person, now, open_model_reader, open_runs
 from infra.cli.operations import House
 from infra.desk.api import Parts, router
 from infra.desk.playground import Playground, add_playground
@@ -22,6 +22,8 @@ from trainer.app import queue_app
 
 # How often the index looks for what other processes taught; a taught answer is recallable in well under a second.
 DRAIN_S = 0.2
+# How often a model that reads for the graph takes the next few sources.
+READ_S = 1.0
 # How often it looks for what was forgotten elsewhere; what is forgotten on this machine is followed at once.
 FORGOTTEN_S = 30.0
 
@@ -56,7 +58,9 @@ def make_app(settings: Settings, here: TwinHere, playground: Playground | None =
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
+        reader = open_model_reader(settings, here)
         followers = [asyncio.create_task(follow(drain)) for drain in here.memory.drains]
+        followers += [asyncio.create_task(follow(reader.read_some, pause=READ_S))] if reader else []
         tasks = [*followers, asyncio.create_task(obey(House(settings, here.memory.journal)))]
         yield
         for task in tasks:
@@ -74,7 +78,7 @@ def make_app(settings: Settings, here: TwinHere, playground: Playground | None =
     return app
 
 
-async def follow(drain: Callable[[], object]) -> None:
+async def follow(drain: Callable[[], object], *, pause: float = DRAIN_S) -> None:
     """Bring what any process journals into index or graph, for as long as this process lives."""
     while True:
         try:
@@ -82,7 +86,7 @@ async def follow(drain: Callable[[], object]) -> None:
         except ServiceTrouble:
             # Something is briefly not to be had; what waits stays in the outbox for the next round.
             await asyncio.sleep(5)
-        await asyncio.sleep(DRAIN_S)
+        await asyncio.sleep(pause)
 
 
 async def obey(house: House) -> None:

@@ -24,7 +24,6 @@ from infra.errors import Busy, Refused, ServiceTrouble, UnderstudyError, UserMis
 from infra.voice.chat import Finish, Piece, Sampling, Turn
 from infra.voice.client import LocalVoice
 from infra.voice.engine import Engine
-from infra.voice.llama import grammar_of
 
 
 class Text(BaseModel):
@@ -60,15 +59,15 @@ class ResponseFormat(BaseModel):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: Schema | None = None
 
-    def grammar(self) -> str:
-        """The same as the engine knows it. Raises UserMistake for a schema that it cannot keep to."""
+    def schema_text(self) -> str:
+        """The same as the engine knows it. Raises UserMistake where the schema is missing."""
         if self.type == "text":
             return ""
         if self.type == "json_object":
-            return grammar_of({"type": "object"})
+            return json.dumps({"type": "object"})
         if self.json_schema is None:
             raise UserMistake("response_format json_schema needs a json_schema.")
-        return grammar_of(self.json_schema.document)
+        return json.dumps(self.json_schema.document)
 
 
 class Completion(BaseModel):
@@ -99,8 +98,8 @@ class Completion(BaseModel):
         """The same as the engine knows it."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         most = self.max_completion_tokens or self.max_tokens or 256
-        grammar = self.response_format.grammar() if self.response_format else ""
-        return Sampling(self.temperature, self.top_p, most, self.seed, stop, grammar=grammar)
+        schema = self.response_format.schema_text() if self.response_format else ""
+        return Sampling(self.temperature, self.top_p, most, self.seed, stop, schema=schema)
 
 
 class Promotion(BaseModel):

@@ -20,7 +20,7 @@ class Sampling:
     """How the next token is chosen; the same names, ranges and meaning as OpenAI's chat completions.
 
     `temperature` 0 is greedy. `seed` None draws one. `stop` texts end the answer and are not part of it.
-    `repeat_penalty` is llama.cpp's, over the last 64 tokens; 1.0 switches it off. `grammar` is one in llama.cpp's GBNF
+    `repeat_penalty` is llama.cpp's, over the last 64 tokens; 1.0 switches it off. `schema` is the text of a JSON schema
     that the answer keeps to, as long as `max_tokens` suffices.
     """
 
@@ -30,7 +30,7 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     repeat_penalty: float = 1.0
-    grammar: str = ""
+    schema: str = ""
 
 
 @dataclass(frozen=True)

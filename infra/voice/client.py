@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import httpx
 
 from infra.errors import Busy, ServiceTrouble, UnderstudyError, UserMistake
 from infra.remote import Remote
-from infra.voice.chat import Finish, Piece, Sampling, Turn
+from infra.voice.chat import Finish, Piece, Sampling, Turn, Voice
 from infra.voice.engine import Engine
 
 # A server that says nothing for this long is taken for gone.
@@ -102,6 +102,23 @@ class MovingVoice:
                 yield piece
 
 
+def said_whole(voice: Voice, turns: Sequence[Turn], sampling: Sampling) -> str:
+    """A whole answer, for a thread that may wait for it. A server that cannot keep to a schema is asked without it.
+
+    Raises as `chat.Voice` does.
+    """
+
+    async def said() -> str:
+        return "".join([piece.text async for piece in voice.stream(turns, sampling)])
+
+    try:
+        return asyncio.run(said())
+    except UserMistake:
+        if not sampling.schema:
+            raise
+        return said_whole(voice, turns, replace(sampling, schema=""))
+
+
 def request_body(turns: Sequence[Turn], sampling: Sampling, *, model: str, conversation: str = "") -> dict[str, object]:
     """A streaming request in OpenAI's shape."""
     body: dict[str, object] = {
@@ -115,6 +132,9 @@ def request_body(turns: Sequence[Turn], sampling: Sampling, *, model: str, conve
     }
     if sampling.seed is not None:
         body["seed"] = sampling.seed
+    if sampling.schema:
+        form = {"name": "answer", "strict": True, "schema": json.loads(sampling.schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": form}
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if conversation:

@@ -273,19 +273,25 @@ class Engine:
         running = sum(len(speaker.running) for speaker in speakers)
         return {"running": running, "waiting": len(self._waiting), "voices_loaded": len(speakers)}
 
+    @property
+    def busy(self) -> bool:
+        """Whether anybody is being answered, or waits for it."""
+        load = self.load
+        return bool(load["running"] or load["waiting"])
+
     def submit(self, turns: Sequence[Turn], sampling: Sampling, emit: Emit, *, conversation: str = "") -> Stream:
         """Queue one request; `emit` is called from the engine's thread with every piece, or once with an error.
 
         While there is a canary, requests of the same `conversation` are answered by the same voice; one without a
-        conversation stands for itself. Raises UserMistake when prompt and answer cannot fit or the grammar is none, Busy
+        conversation stands for itself. Raises UserMistake when prompt and answer cannot fit or the schema is none, Busy
         when the queue is full, ServiceTrouble when closed.
         """
         with self._freeing:
             if self._closed:
                 raise ServiceTrouble("The voice is shutting down.")
             prompt = self._model.turn_tokens(turns)
-            if sampling.grammar:
-                self._model.check_grammar(sampling.grammar)
+            if sampling.schema:
+                self._model.check_schema(sampling.schema)
         conversation = conversation or uuid.uuid4().hex
         stream = Stream(prompt, sampling, emit, time.perf_counter(), conversation)
         if len(prompt) + sampling.max_tokens > self._context_tokens:

@@ -6,10 +6,9 @@ safe to share between threads without care; `engine.py` says which thread may to
 """
 
 import ctypes
-import json
 import os
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,16 +95,16 @@ class Model:
         """Whether this token ends a turn."""
         return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
 
-    def grammar(self, grammar: str) -> Any:
-        """A sampler that allows what a GBNF grammar does; whoever asks for it frees it. Raises UserMistake for none."""
-        found = self._lib.llama_sampler_init_grammar(self._vocab, grammar.encode(), b"root")
+    def keeping_to(self, schema: str) -> Any:
+        """A sampler that allows only JSON of a schema; whoever asks for it frees it. Raises UserMistake for none."""
+        found = self._lib.llama_sampler_init_grammar(self._vocab, grammar_of(schema).encode(), b"root")
         if not found:
-            raise UserMistake("llama.cpp cannot read the grammar that the answer was to keep to.")
+            raise UserMistake("This JSON schema cannot be kept to: llama.cpp cannot read its grammar.")
         return found
 
-    def check_grammar(self, grammar: str) -> None:
-        """Raises UserMistake for what is no grammar."""
-        self._lib.llama_sampler_free(self.grammar(grammar))
+    def check_schema(self, schema: str) -> None:
+        """Raises UserMistake for what is no JSON schema."""
+        self._lib.llama_sampler_free(self.keeping_to(schema))
 
     def free(self) -> None:
         if self.pointer:
@@ -227,8 +226,8 @@ class Sampler:
         self._lib = lib()
         self._chain = self._lib.llama_sampler_chain_init(self._lib.llama_sampler_chain_default_params())
         add = self._lib.llama_sampler_chain_add
-        if sampling.grammar:
-            add(self._chain, model.grammar(sampling.grammar))
+        if sampling.schema:
+            add(self._chain, model.keeping_to(sampling.schema))
         if sampling.repeat_penalty != 1.0:
             penalties = self._lib.llama_sampler_init_penalties
             add(self._chain, penalties(0, PENALTY_WINDOW, sampling.repeat_penalty, 0.0, 0.0))
@@ -250,13 +249,14 @@ class Sampler:
             self._chain = None
 
 
-def grammar_of(schema: dict[str, Any]) -> str:
+@lru_cache(maxsize=16)
+def grammar_of(schema: str) -> str:
     """The GBNF grammar of the JSON documents that fit a JSON schema. Raises UserMistake for what cannot be one."""
     lib()
     from llama_cpp.llama_grammar import json_schema_to_gbnf
 
     try:
-        return str(json_schema_to_gbnf(json.dumps(schema)))
+        return str(json_schema_to_gbnf(schema))
     except (AssertionError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise UserMistake(f"This JSON schema cannot be kept to: {error}.") from error
 
