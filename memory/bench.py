@@ -80,7 +80,7 @@ def measure(folder: Path, size: int, encoder: Encoder, *, say: Callable[[str], N
     began = time.perf_counter()
     index = Index(journal, EdgeStore(folder / "index"), encoder)
     opened = time.perf_counter() - began
-    recall = Recall(journal, index, encoder)
+    recall = Recall(journal, index)
     taught, asked = [], []
     for number in range(size, size + TAUGHT):
         began = time.perf_counter()

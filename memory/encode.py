@@ -137,6 +137,6 @@ def location(name: str) -> str:
         if spec is None or not spec.submodule_search_locations:
             raise UserMistake(f"The package {rest!r} is not installed. Run: pip install understudy.")
         return str(Path(spec.submodule_search_locations[0]) / "model")
-    if not Path(name).is_dir():
+    if not name or not Path(name).is_dir():
         raise UserMistake(f"There is no embedder at {name!r}.")
     return name

@@ -74,7 +74,7 @@ def gain(folder: Path, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
     store = GraphStore(journal)
     store.drain_all()
     say(f"{len(store.graph.readings)} sources, {len(store.graph.ids())} entities")
-    plain = Recall(journal, index, encoder)
+    plain = Recall(journal, index)
     linked = GraphRecall(plain, journal, store)
     asked = [outcome(each, plain, linked) for each in labelled(journal.exchanges())]
     kinds = dict.fromkeys(each.kind for each in asked)

@@ -2,56 +2,138 @@
 
 One process owns the index. Rows of the outbox are forgotten only after the vectors are durable; applying one twice is
 harmless, since a point's id is that of what it stands for.
+
+After a change of embedder the collection of the one before answers on, with its own embedder's vectors, or by words
+alone where that is gone. A thread fills the new collection meanwhile, and both learn. When it is complete it takes
+over; one that a kill left half filled is filled on, and answers nothing before.
 """
 
+import contextlib
+import logging
 import threading
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
 
-from memory.encode import EXCHANGE_TERMS, PASSAGE_TERMS, Encoder, document_weights
+import numpy as np
+
+from infra.errors import ServiceTrouble, UserMistake
+from memory.encode import EXCHANGE_TERMS, PASSAGE_TERMS, Encoder, Sparse, document_weights
 from memory.journal import Derived, Journal, OutboxItem
 from memory.messages import Exchange, Passage, name_uuid
-from memory.vectors import Collection, Store, Vector, collection_name
+from memory.ranking import Hit
+from memory.vectors import Collection, Current, Scope, Store, Vector, collection_name
+
+log = logging.getLogger(__name__)
 
 # Embedding 64 short texts takes about a second on two cores: the longest that a new answer waits behind an import.
 BATCH = 64
+# How long filling waits where the journal or the disk is briefly not to be had.
+RETRY_S = 5.0
+
+
+@dataclass(eq=False)
+class Side:
+    """A collection with the embedder of its vectors; with none it learns and is searched by words alone."""
+
+    collection: Collection
+    encoder: Encoder | None
+    readers: int = field(default=0, init=False)
+
+    def add(self, values: Sequence[Exchange | Passage]) -> None:
+        if values:
+            self.collection.upsert(self.vectors(values))
+
+    def vectors(self, values: Sequence[Exchange | Passage]) -> list[Vector]:
+        texts = [dense_text(each) for each in values]
+        dense = [None] * len(texts) if self.encoder is None else list(self.encoder.dense(texts))
+        return [vector_of(each, vector) for each, vector in zip(values, dense, strict=True)]
+
+    def embed(self, question: str) -> np.ndarray | None:
+        """The question as this side's vectors are made."""
+        return None if self.encoder is None else self.encoder.dense([question])[0]
+
+    def dense(self, vector: np.ndarray | None, scope: Scope, limit: int) -> list[Hit]:
+        return [] if vector is None else self.collection.dense(vector, scope, limit)
+
+    def sparse(self, query: Sparse, scope: Scope, limit: int) -> list[Hit]:
+        return self.collection.sparse(query, scope, limit)
+
+
+@dataclass(frozen=True)
+class Filling:
+    """How far the collection is that takes over when it is complete."""
+
+    done: int
+    total: int
 
 
 class Index:
     """L0 of memory: exchanges and passages as vectors. Safe to call from several threads of the owning process."""
 
-    def __init__(self, journal: Journal, store: Store, encoder: Encoder) -> None:
-        """Open the collection of this embedder; one that is new is filled first and then switched to.
+    def __init__(
+        self, journal: Journal, store: Store, encoder: Encoder, *, load: Callable[[str], Encoder] = Encoder
+    ) -> None:
+        """Open the collection of this embedder; one that is new is filled, at once where no other could answer.
 
-        Raises ServiceTrouble when another process owns the index.
+        `load` gives the embedder of the collection before. Raises ServiceTrouble when another process owns the index.
         """
         self._journal, self._store, self._encoder = journal, store, encoder
-        self._lock = threading.Lock()
+        # Who writes to a collection holds the first; the second is held for moments, where the answering side changes.
+        self._writing, self._turn = threading.Lock(), threading.Condition()
+        self._closing = threading.Event()
+        self._filler: threading.Thread | None = None
         self._name = collection_name(encoder.name, encoder.dimension)
-        self.collection: Collection = store.open(self._name, encoder.dimension)
-        if store.current() == self._name:
-            self.collection.settle()
+        current = store.current()
+        self._next: Side | None = Side(store.open(self._name, encoder.dimension), encoder)
+        self._answers = self._next
+        if current is not None and current.name == self._name:
+            self._next.collection.settle()
+            self._next = None
+            store.sweep(self._name)
+        elif current is not None and current.readable:
+            self._answers = self._former(current, load)
+            store.sweep(self._name, current.name)
+            self._filler = threading.Thread(target=self._fill_on, name="index", daemon=True)
+            self._filler.start()
         else:
-            self.rebuild()
-
-    def rebuild(self) -> None:
-        """Fill the collection with everything the journal knows, then let it answer. Until then the one before does."""
-        with self._lock:
-            everything: Iterator[Exchange | Passage] = iter([*self._journal.exchanges(), *self._journal.passages()])
-            while batch := list(islice(everything, BATCH)):
-                self.collection.upsert(self._vectors(batch))
+            store.sweep(self._name)
+            self._fill(self._next)
             self.collection.settle()
-            self.collection.flush()
-            self._store.switch(self._name)
+
+    @property
+    def collection(self) -> Collection:
+        """The collection that answers."""
+        return self._answers.collection
+
+    @property
+    def filling(self) -> Filling | None:
+        """How far the collection of a new embedder is; None when the one that answers is that."""
+        if (side := self._next) is None:
+            return None
+        counts = self._journal.counts()
+        return Filling(side.collection.count(), counts["exchanges"] + counts["passages"])
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[Side]:
+        """The side to ask; it stays open until the block is left, also where the other takes over meanwhile."""
+        with self._turn:
+            side = self._answers
+            side.readers += 1
+        try:
+            yield side
+        finally:
+            with self._turn:
+                side.readers -= 1
+                self._turn.notify_all()
 
     def drain(self) -> int:
         """Apply what waits in the outbox, up to a batch; returns how many rows that was."""
-        with self._lock:
+        with self._writing:
             waiting = self._journal.outbox(BATCH)
             if not waiting:
                 return 0
             self._apply(waiting)
-            self.collection.flush()
             self._journal.outbox_done(waiting[-1].seq)
             return len(waiting)
 
@@ -63,8 +145,71 @@ class Index:
         return total
 
     def close(self) -> None:
-        with self._lock:
-            self.collection.close()
+        """Filling stops after its batch, and goes on when the index is opened again."""
+        self._closing.set()
+        if self._filler is not None:
+            self._filler.join()
+        with self._writing:
+            for side in self._sides():
+                side.collection.close()
+
+    def _former(self, current: Current, load: Callable[[str], Encoder]) -> Side:
+        """The collection that answers until the new one is complete."""
+        collection = self._store.open(current.name, current.dimension)
+        if current.embedder == self._encoder.name:
+            return Side(collection, self._encoder)
+        try:
+            encoder = load(current.embedder)
+        except UserMistake as error:
+            log.warning("the embedder before cannot be loaded, so memory is searched by words for now: %s", error)
+            return Side(collection, None)
+        return Side(collection, encoder if encoder.dimension == current.dimension else None)
+
+    def _sides(self) -> list[Side]:
+        """Those that learn: the one that answers, and the one that will."""
+        return [each for each in dict.fromkeys((self._answers, self._next)) if each is not None]
+
+    def _fill_on(self) -> None:
+        """Fill the new collection for as long as it takes, through troubles that pass."""
+        while self._next is not None and not self._closing.is_set():
+            try:
+                self._fill(self._next)
+            except Exception as trouble:  # noqa: BLE001  whatever it is, the old collection answers on
+                # Only our own sentences are known to quote nobody.
+                said = trouble if isinstance(trouble, ServiceTrouble) else type(trouble).__name__
+                log.warning("the index of the new embedder waits: %s", said)
+                self._closing.wait(RETRY_S)
+
+    def _fill(self, side: Side) -> None:
+        """Add what the journal knows and the collection does not, then let it answer."""
+        everything: Iterator[Exchange | Passage] = chain(self._journal.exchanges(), self._journal.passages())
+        while batch := list(islice(everything, BATCH)):
+            if self._closing.is_set():
+                return
+            known = side.collection.known([each.id for each in batch])
+            self._add_unchanged(side, [each for each in batch if each.id not in known])
+        self._take_over(side)
+
+    def _add_unchanged(self, side: Side, values: Sequence[Exchange | Passage]) -> None:
+        """Add `values`, but for those that changed while vectors were made: a row of the outbox sees to them."""
+        vectors = side.vectors(values)
+        with self._writing:
+            now = {each.id: each for each in self._known([each.id for each in values])}
+            same = [vector for each, vector in zip(values, vectors, strict=True) if now.get(each.id) == each]
+            if same:
+                side.collection.upsert(same)
+
+    def _take_over(self, side: Side) -> None:
+        """Let `side` answer, and remove the other as soon as nobody reads it."""
+        with self._writing:
+            side.collection.flush()
+            self._store.switch(self._name, self._encoder.name)
+            with self._turn:
+                old, self._answers, self._next = self._answers, side, None
+                self._turn.wait_for(lambda: old is side or not old.readers)
+            if old is not side:
+                old.collection.close()
+            self._store.sweep(self._name)
 
     def _apply(self, waiting: list[OutboxItem]) -> None:
         last = {(item.kind, item.id): item.op for item in waiting}
@@ -74,29 +219,30 @@ class Index:
                 wanted[kind].append(identity)
         found: list[Exchange | Passage] = list(self._journal.exchanges(wanted["exchange"]))
         found += self._journal.passages(wanted["passage"])
-        if found:
-            self.collection.upsert(self._vectors(found))
         # What was to be added but is gone from the journal by now is deleted too: its own row may come much later.
         gone = [identity for _, identity in last if identity not in {each.id for each in found}]
-        if gone:
-            self.collection.delete(gone)
+        for side in self._sides():
+            side.add(found)
+            if gone:
+                side.collection.delete(gone)
+            side.collection.flush()
 
-    def _vectors(self, values: Iterable[Exchange | Passage]) -> list[Vector]:
-        known = list(values)
-        dense = self._encoder.dense([dense_text(each) for each in known])
-        return [
-            Vector(
-                id=each.id,
-                kind="exchange" if isinstance(each, Exchange) else "passage",
-                community=each.place.community,
-                visibility=each.place.visibility,
-                dense=vector,
-                sparse=document_weights(sparse_text(each), average=average_terms(each)),
-                section=section_of(each),
-                position=each.position if isinstance(each, Passage) else 0,
-            )
-            for each, vector in zip(known, dense, strict=True)
-        ]
+    def _known(self, ids: Sequence[str]) -> Iterator[Exchange | Passage]:
+        yield from self._journal.exchanges(ids)
+        yield from self._journal.passages(ids)
+
+
+def vector_of(value: Exchange | Passage, dense: np.ndarray | None) -> Vector:
+    return Vector(
+        id=value.id,
+        kind="exchange" if isinstance(value, Exchange) else "passage",
+        community=value.place.community,
+        visibility=value.place.visibility,
+        dense=dense,
+        sparse=document_weights(sparse_text(value), average=average_terms(value)),
+        section=section_of(value),
+        position=value.position if isinstance(value, Passage) else 0,
+    )
 
 
 def average_terms(value: Exchange | Passage) -> float:

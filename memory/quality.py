@@ -80,7 +80,7 @@ def asked(corpus: Corpus, folder: Path, encoder: Encoder) -> Iterator[tuple[str,
     remember(journal, [passage_event(each) for each in corpus.passages], creator=frozenset({CREATOR.key}))
     index = Index(journal, EdgeStore(folder / "index"), encoder)
     index.drain_all()
-    recall = Recall(journal, index, encoder)
+    recall = Recall(journal, index)
     for question in corpus.questions:
         vector, words = encoder.dense([question.text])[0], query_weights(question.text)
         dense = [hit.id for hit in index.collection.dense(vector, Scope(), DEPTH)]

@@ -64,6 +64,8 @@ class Weights:
 # `tests/memory/test_recall.py` asks again. The embedder is an English one: on Chinese its cosine says next to nothing.
 LATIN = Weights(dense=2.4, bias=-6.5, cosine=8.1, coverage=4.6)
 HAN = Weights(dense=0.25, bias=-2.9, cosine=0.0, coverage=9.0)
+# Where no vectors can be searched: fitted on the same questions as LATIN, without the cosine.
+WORDS = Weights(dense=0.0, bias=-4.1, cosine=0.0, coverage=6.5)
 
 # A piece of a document or a line of a conversation is lifted by the two on either side of it and by the best of its
 # section: what is said about a matter stands together. Fitted like `dense`.
@@ -170,9 +172,9 @@ def repeats(candidate: Candidate, chosen: Iterable[Candidate]) -> float:
     return max(shares, default=0.0)
 
 
-def mixed(han_share: float) -> Weights:
-    """The weights for a question of which this share of letters is Han."""
-    latin, han = astuple(LATIN), astuple(HAN)
+def mixed(han_share: float, *, by_words: bool = False) -> Weights:
+    """The weights for a question of which this share of letters is Han; `by_words` where only BM25 has searched."""
+    latin, han = astuple(WORDS if by_words else LATIN), astuple(HAN)
     return Weights(*(one + (other - one) * han_share for one, other in zip(latin, han, strict=True)))
 
 

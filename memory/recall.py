@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
-from memory.encode import IS_CJK, Encoder, content_terms, query_weights
+from memory.encode import IS_CJK, content_terms, query_weights
 from memory.index import Index, dense_text, sparse_text
 from memory.journal import Journal
 from memory.messages import Exchange, Note, Passage
@@ -42,8 +42,8 @@ class Recaller(Protocol):
 class Recall:
     """Reads of L0. Safe to call from several threads."""
 
-    def __init__(self, journal: Journal, index: Index, encoder: Encoder) -> None:
-        self._journal, self._index, self._encoder = journal, index, encoder
+    def __init__(self, journal: Journal, index: Index) -> None:
+        self._journal, self._index = journal, index
 
     def recall(
         self,
@@ -59,13 +59,14 @@ class Recall:
         Notes are left out whose confidence is below `least_share` of the best.
         """
         began = time.perf_counter()
-        vector = self._encoder.dense([question])[0]
-        encoded = time.perf_counter()
         depth = DEPTH + len(excluded)
-        dense = self._index.collection.dense(vector, scope, depth)
-        sparse = self._index.collection.sparse(query_weights(question), scope, depth)
+        with self._index.answering() as side:
+            vector = side.embed(question)
+            encoded = time.perf_counter()
+            dense = side.dense(vector, scope, depth)
+            sparse = side.sparse(query_weights(question), scope, depth)
         searched = time.perf_counter()
-        weights, asked = mixed(han_share(question)), content_terms(question)
+        weights, asked = mixed(han_share(question), by_words=vector is None), content_terms(question)
         ranked = [each for each in rank(dense, sparse, depth=depth, weights=weights) if each.id not in excluded]
         candidates = self._candidates(asked, ranked[:LOOKED_AT])
         scored = cut(choose(candidates, limit=limit, weights=weights, asked=asked), least_share=least_share)

@@ -2,7 +2,8 @@
 
 A collection holds ids, vectors and what searches filter by, never words: those come from the journal, so that what is
 forgotten there cannot live on here. Its name carries embedder, dimension and schema version; `switch` moves the alias
-to a new collection when it is complete. The engine in this process allows one process per folder.
+to a new collection when it is complete, with the embedder's name beside it, since who wants to ask the old one of its
+vectors must load that. The engine in this process allows one process per folder.
 """
 
 import re
@@ -22,9 +23,13 @@ from memory.encode import Sparse
 from memory.ranking import Hit
 
 SCHEMA = 2
+# The first schema whose collections this code can still search and add to, if not make.
+READABLE = 2
 ALIAS = "understudy"
 FILTERS = ("kind", "community", "visibility")
 PLACE = ("section", "position")
+# Under which key a server keeps with a collection who filled it.
+EMBEDDER = "embedder"
 
 
 @dataclass(frozen=True)
@@ -32,14 +37,14 @@ class Vector:
     """One exchange or passage as the index keeps it.
 
     `section` names the part of a document that a passage stands in, and `position` its place there; it is empty for an
-    exchange.
+    exchange. `dense` is None where the embedder of the collection is not to be had any more.
     """
 
     id: str
     kind: str
     community: str
     visibility: str
-    dense: np.ndarray
+    dense: np.ndarray | None
     sparse: Sparse
     section: str = ""
     position: int = 0
@@ -72,6 +77,9 @@ class Collection(Protocol):
     def delete(self, ids: Sequence[str]) -> None: ...
     def dense(self, vector: np.ndarray, scope: Scope, limit: int) -> list[Hit]: ...
     def sparse(self, query: Sparse, scope: Scope, limit: int) -> list[Hit]: ...
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Those of `ids` that it holds."""
+
     def count(self) -> int: ...
     def settle(self) -> None:
         """Make searches fast after much was added; the engine in this process holds everything up for seconds."""
@@ -80,12 +88,33 @@ class Collection(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Current:
+    """The collection that answers, and the embedder that its vectors are of; empty where that was not kept."""
+
+    name: str
+    embedder: str = ""
+
+    @property
+    def readable(self) -> bool:
+        """Whether this code can search it."""
+        return int(self.name.rpartition("_v")[2]) >= READABLE
+
+    @property
+    def dimension(self) -> int:
+        return int(self.name.split("_")[-2])
+
+
 class Store(Protocol):
     """Where collections live, and which of them answers."""
 
-    def current(self) -> str | None: ...
+    def current(self) -> Current | None: ...
     def open(self, name: str, dimension: int) -> Collection: ...
-    def switch(self, name: str) -> None: ...
+    def switch(self, name: str, embedder: str) -> None:
+        """Let `name`, which `embedder` has filled, answer from now on."""
+
+    def sweep(self, *kept: str) -> None:
+        """Remove all collections but those that are kept."""
 
 
 def collection_name(embedder: str, dimension: int) -> str:
@@ -100,19 +129,22 @@ class EdgeStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def current(self) -> str | None:
+    def current(self) -> Current | None:
         alias = self._folder / ALIAS
-        return alias.read_text(encoding="utf-8") if alias.is_file() else None
+        return Current(*alias.read_text(encoding="utf-8").splitlines()) if alias.is_file() else None
 
     def open(self, name: str, dimension: int) -> "EdgeCollection":
         """The collection, made when it is not there. Raises ServiceTrouble when another process holds it."""
         return EdgeCollection(self._folder / name, dimension)
 
-    def switch(self, name: str) -> None:
-        """Let `name` answer from now on, and remove the others."""
-        write_atomic(self._folder / ALIAS, name)
+    def switch(self, name: str, embedder: str) -> None:
+        """Let `name`, which `embedder` has filled, answer from now on."""
+        write_atomic(self._folder / ALIAS, f"{name}\n{embedder}\n")
+
+    def sweep(self, *kept: str) -> None:
+        """Remove all collections but those that are kept."""
         for folder in self._folder.iterdir():
-            if folder.is_dir() and folder.name != name:
+            if folder.is_dir() and folder.name not in kept:
                 shutil.rmtree(folder)
 
 
@@ -146,7 +178,7 @@ class EdgeCollection:
         points: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
         for each in vectors:
             sparse = edge.SparseVector(list(each.sparse.indices), list(each.sparse.values))
-            point = edge.Point(each.id, {"dense": each.dense.tolist(), "sparse": sparse}, each.payload)
+            point = edge.Point(each.id, both(each.dense, sparse), each.payload)
             points[each.community, each.visibility].append(point)
         for key, added in points.items():
             self._shard(*key).update(edge.UpdateOperation.upsert_points(added))
@@ -179,6 +211,10 @@ class EdgeCollection:
         found = [hit(each.id, each.score, each.payload) for shard in seen if shard for each in shard.search(request)]
         return sorted(found, key=lambda each: -each.score)[:limit]
 
+    def known(self, ids: Sequence[str]) -> set[str]:
+        found = [shard.retrieve(list(ids), with_payload=False, with_vector=False) for shard in self._shards.values()]
+        return {str(each.id) for records in found for each in records}
+
     def count(self) -> int:
         import qdrant_edge as edge
 
@@ -195,6 +231,11 @@ class EdgeCollection:
     def close(self) -> None:
         for shard in self._shards.values():
             shard.close()
+
+
+def both(dense: np.ndarray | None, sparse: Any) -> dict[str, Any]:
+    """The vectors of a point by their names, as both engines take them."""
+    return {"sparse": sparse} if dense is None else {"dense": dense.tolist(), "sparse": sparse}
 
 
 def edge_shard(folder: Path, dimension: int) -> Any:
@@ -231,26 +272,33 @@ class ServerStore:
 
         self._client = QdrantClient(":memory:") if url == ":memory:" else QdrantClient(url=url, api_key=api_key)
 
-    def current(self) -> str | None:
+    def current(self) -> Current | None:
         aliases = self._client.get_aliases().aliases
-        return next((each.collection_name for each in aliases if each.alias_name == ALIAS), None)
+        name = next((each.collection_name for each in aliases if each.alias_name == ALIAS), None)
+        if name is None:
+            return None
+        return Current(name, (self._client.get_collection(name).config.metadata or {}).get(EMBEDDER, ""))
 
     def open(self, name: str, dimension: int) -> "ServerCollection":
         """The collection, made when it is not there. Raises ServiceTrouble when the server does not answer."""
         return ServerCollection(self._client, name, dimension=dimension)
 
-    def switch(self, name: str) -> None:
-        """Let `name` answer from now on, in one step of the server, and remove our others."""
+    def switch(self, name: str, embedder: str) -> None:
+        """Let `name`, which `embedder` has filled, answer from now on, in one step of the server."""
         from qdrant_client import models
 
         old = self.current()
+        self._client.update_collection(name, metadata={EMBEDDER: embedder})
         created = models.CreateAlias(collection_name=name, alias_name=ALIAS)
         steps: list[Any] = [models.CreateAliasOperation(create_alias=created)]
         if old:
             steps.insert(0, models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=ALIAS)))
         self._client.update_collection_aliases(change_aliases_operations=steps)
+
+    def sweep(self, *kept: str) -> None:
+        """Remove all of our collections but those that are kept."""
         for each in self._client.get_collections().collections:
-            if each.name.startswith(f"{ALIAS}_") and each.name != name:
+            if each.name.startswith(f"{ALIAS}_") and each.name not in kept:
                 self._client.delete_collection(each.name)
 
 
@@ -283,10 +331,10 @@ class ServerCollection:
         points = [
             models.PointStruct(
                 id=each.id,
-                vector={
-                    "dense": each.dense.tolist(),
-                    "sparse": models.SparseVector(indices=list(each.sparse.indices), values=list(each.sparse.values)),
-                },
+                vector=both(
+                    each.dense,
+                    models.SparseVector(indices=list(each.sparse.indices), values=list(each.sparse.values)),
+                ),
                 payload=each.payload,
             )
             for each in vectors
@@ -319,6 +367,10 @@ class ServerCollection:
             self._name, query=vector, using=using, query_filter=seen, limit=limit, with_payload=list(PLACE)
         )
         return [hit(point.id, point.score, point.payload) for point in found.points]
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        found = self._client.retrieve(self._name, list(ids), with_payload=False, with_vectors=False)
+        return {str(each.id) for each in found}
 
     def count(self) -> int:
         return int(self._client.count(self._name, exact=True).count)

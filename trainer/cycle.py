@@ -172,7 +172,7 @@ def built_dataset(
     settings = work.settings
     encoder = Encoder(settings.models.embedder)
     index = Index(work.journal, EdgeStore(fresh_folder(work.folder / "index")), encoder)
-    recall = Recall(work.journal, index, encoder)
+    recall = Recall(work.journal, index)
 
     def recall_for(question: str, hidden: frozenset[str]) -> Sequence[Note]:
         return recall.recall(question, limit=settings.recall.limit, excluded=hidden).notes

@@ -168,7 +168,7 @@ def memory_of(settings: Settings, journal: "Journal", folder: Path | None = None
         store = ServerStore(settings.index.url, api_key=key.get_secret_value() if key else None)
     index = Index(journal, store, encoder)
     graph = GraphStore(journal)
-    return Memory(journal, index, graph, GraphRecall(Recall(journal, index, encoder), journal, graph))
+    return Memory(journal, index, graph, GraphRecall(Recall(journal, index), journal, graph))
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import importlib.util
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +120,23 @@ def check_journal(settings: Settings) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
+def check_index(settings: Settings) -> str:
+    """What the running twin says, since the index is its own."""
+    from infra.remote import Remote
+
+    twin = Remote.find(settings)
+    if twin is None:
+        return "the twin is not running, and opens it when it starts"
+    return index_said(twin.get("/api/status").get("index"))
+
+
+def index_said(filling: Mapping[str, int] | None) -> str:
+    """Whether the index is as the settings want it."""
+    if filling is None:
+        return "up to date with the embedder"
+    return f"the one before answers while the new embedder's is filled: {filling['done']} of {filling['total']}"
+
+
 def check_model(settings: Settings) -> str:
     from infra.cli.compose import served_weights
 
@@ -166,6 +183,7 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
     "disk": check_disk,
     "creator": check_creator,
     "journal": check_journal,
+    "index": check_index,
     "base model": check_model,
     "adapter": check_adapter,
     "discord": check_discord,

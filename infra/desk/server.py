@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
 from typing import Any
 
 import uvicorn
@@ -42,7 +43,13 @@ def make_app(settings: Settings, here: TwinHere, playground: Playground | None =
 
     def status() -> dict[str, Any]:
         speaking = here.voices.engine.voice if here.voices else settings.voice.url
-        return {"creator": settings.creator.name, "voice": speaking, "memory": here.memory.journal.counts()}
+        filling = here.memory.index.filling
+        return {
+            "creator": settings.creator.name,
+            "voice": speaking,
+            "memory": here.memory.journal.counts(),
+            "index": asdict(filling) if filling else None,
+        }
 
     parts = Parts(
         twin=here.twin,

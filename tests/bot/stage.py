@@ -217,7 +217,7 @@ async def staged(
     script, operations = voice or Script(), Backstage()
     twin = Twin(
         journal,
-        Recall(journal, index, ENCODER[0]),
+        Recall(journal, index),
         voice=script,
         manner=Manner(persona, Sampling(), 2, 320, THRESHOLD),
         creator=frozenset({creator, "own:creator"}) | teachers,

@@ -89,8 +89,8 @@ def know_bob(settings: Settings, encoder: Encoder) -> list[str]:
     journal = open_journal(settings)
     index = Index(journal, EdgeStore(settings.data_folder / "index"), encoder)
     graph = GraphStore(journal)
-    with Memory(journal, index, graph, GraphRecall(Recall(journal, index, encoder), journal, graph)) as memory:
-        index.rebuild()
+    with Memory(journal, index, graph, GraphRecall(Recall(journal, index), journal, graph)) as memory:
+        journal.outbox_rebuild()
         memory.drain_all()
         with graph.reading() as read:
             graphed = [name for name in read.ids() if WORD.casefold() in name]

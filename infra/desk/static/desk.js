@@ -117,7 +117,8 @@ async function refresh() {
     document.title = $("creator").textContent;
     $("voice").textContent = status.voice;
     $("dot").className = "live";
-    $("memory").replaceChildren(...Object.entries(status.memory).flatMap(
+    const index = status.index ? { "of the new index": `${status.index.done} / ${status.index.total}` } : {};
+    $("memory").replaceChildren(...Object.entries({ ...status.memory, ...index }).flatMap(
       ([name, count]) => [element("dt", "", name), element("dd", "", count)]));
     // What the creator is typing into stays: the list is redrawn only while nothing in it has the focus.
     if (!$("inbox").contains(document.activeElement)) $("inbox").replaceChildren(...(inbox.length ? inbox.map(waiting) : [element("li", "", "Nothing waits.")]));
