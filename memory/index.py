@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain, islice
 
 import numpy as np
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # Embedding 64 short texts takes about a second on two cores: the longest that a new answer waits behind an import.
 BATCH = 64
+# So many questions take three megabytes with the packaged embedder.
+QUESTIONS = 2_000
 # How long filling waits where the journal or the disk is briefly not to be had.
 RETRY_S = 5.0
 
@@ -40,6 +43,9 @@ class Side:
     encoder: Encoder | None
     readers: int = field(default=0, init=False)
 
+    def __post_init__(self) -> None:
+        self._embedded = lru_cache(maxsize=QUESTIONS)(self._embed)
+
     def add(self, values: Sequence[Exchange | Passage]) -> None:
         if values:
             self.collection.upsert(self.vectors(values))
@@ -50,8 +56,14 @@ class Side:
         return [vector_of(each, vector) for each, vector in zip(values, dense, strict=True)]
 
     def embed(self, question: str) -> np.ndarray | None:
-        """The question as this side's vectors are made."""
-        return None if self.encoder is None else self.encoder.dense([question])[0]
+        """The question as this side's vectors are made; the last ones asked are remembered, by their exact words."""
+        return None if self.encoder is None else self._embedded(question)
+
+    def _embed(self, question: str) -> np.ndarray:
+        assert self.encoder is not None
+        vector = self.encoder.dense([question])[0]
+        vector.flags.writeable = False  # everybody who asks the same gets this one
+        return vector
 
     def dense(self, vector: np.ndarray | None, scope: Scope, limit: int) -> list[Hit]:
         return [] if vector is None else self.collection.dense(vector, scope, limit)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
@@ -251,4 +252,19 @@ def test_a_change_of_schema_is_filled_behind_the_index_before_as_well(
     until(lambda: index.filling is None)
 
     assert store.current().name == collection_name(EMBEDDER, 384) != before
+    index.close()
+
+
+def test_a_question_asked_again_is_not_encoded_again(sqlite_journal: Journal, store: Store, tiny: Encoder) -> None:
+    counted = Held(tiny)
+    counted.go.set()
+    filled(sqlite_journal, store, counted)
+    index = Index(sqlite_journal, store, counted)
+    recall, before = Recall(sqlite_journal, index), counted.encoded
+
+    with ThreadPoolExecutor(4) as threads:
+        found = [each.notes for each in threads.map(recall.recall, ["How warm?", "how warm?"] * 20)]
+
+    assert counted.encoded - before <= 8  # four threads may meet at each of the two
+    assert found[2:] == found[:-2]
     index.close()
