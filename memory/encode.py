@@ -5,6 +5,7 @@ blurs. Terms are Snowball stems of words, and single characters and pairs of the
 """
 
 import importlib.util
+import logging
 import re
 import unicodedata
 import zlib
@@ -17,6 +18,9 @@ from typing import Any
 import numpy as np
 
 from infra.errors import UserMistake
+from memory.prepared import Prepared, is_prepared, prepare
+
+log = logging.getLogger(__name__)
 
 # Okapi BM25 (Robertson and Zaragoza 2009), the values Lucene and Qdrant take too. The average lengths are fixed, as a
 # collection that grows would otherwise need every weight again; 40 terms is what the exchanges we measured have, and
@@ -107,24 +111,69 @@ def sparse(weights: dict[str, float]) -> Sparse:
 
 
 class Encoder:
-    """A dense embedder. Loading takes a second or two; one process needs one."""
+    """A dense embedder. One process needs one."""
 
-    def __init__(self, name: str, *, threads: int = 2) -> None:
-        """`name` is `package:NAME`, `hub:REPO` or a folder. Raises UserMistake when there is no such model."""
+    def __init__(self, name: str, *, threads: int = 2, folder: Path | None = None) -> None:
+        """`name` is `package:NAME`, `hub:REPO` or a folder; in `folder` it is kept prepared, so that it loads quickly.
+
+        Raises UserMistake when there is no such model.
+        """
+        self.name = name
+        self._model = original(name, threads) if folder is None else quick(name, threads, folder)
+        self.dimension = self._model.dimension
+
+    def dense(self, texts: list[str]) -> np.ndarray:
+        """Unit vectors, float32, (texts, dimension)."""
+        return self._model.dense(texts)
+
+
+class Original:
+    """An embedder as sentence-transformers runs it on torch, which take seconds to load."""
+
+    def __init__(self, source: str, *, threads: int) -> None:
         import torch
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
 
         torch.set_num_threads(threads)
         disable_progress_bar()
-        self.name = name
-        self._model = SentenceTransformer(location(name), device="cpu")
-        self.dimension = int(self._model.get_embedding_dimension() or 0)
+        self.model = SentenceTransformer(source, device="cpu")
+        self.dimension = int(self.model.get_embedding_dimension() or 0)
 
     def dense(self, texts: list[str]) -> np.ndarray:
         """Unit vectors, float32, (texts, dimension)."""
-        found = self._model.encode(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
+        found = self.model.encode(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(found, dtype=np.float32).reshape(len(texts), self.dimension)
+
+
+def original(name: str, threads: int) -> Original:
+    """The embedder itself. Raises UserMistake when it cannot be loaded."""
+    source = location(name)
+    try:
+        return Original(source, threads=threads)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserMistake(f"The embedder {name!r} cannot be loaded: {said}") from error
+
+
+def quick(name: str, threads: int, folder: Path) -> Original | Prepared:
+    """The embedder as it was prepared; prepared now, at the first time, and the embedder itself where that fails."""
+    made_from = fingerprint(name)
+    if is_prepared(folder, made_from):
+        return Prepared(folder, threads=threads)
+    model = original(name, threads)
+    try:
+        return prepare(model.model, folder, made_from=made_from, threads=threads)
+    except Exception as error:  # noqa: BLE001  exporters fail in many ways, and all of them cost only time
+        log.warning("the embedder runs on torch, as it could not be prepared for onnxruntime: %s", error)
+        return model
+
+
+def fingerprint(name: str) -> str:
+    """What tells one state of a model's files from another; a hub's model is known by its name alone."""
+    source = Path(location(name))
+    files = sorted(path for path in source.rglob("*") if path.is_file()) if not name.startswith("hub:") else []
+    return "\n".join([name, *(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)])
 
 
 def location(name: str) -> str:

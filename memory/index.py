@@ -61,7 +61,7 @@ class Side:
 
     def _embed(self, question: str) -> np.ndarray:
         assert self.encoder is not None
-        vector = self.encoder.dense([question])[0]
+        vector: np.ndarray = self.encoder.dense([question])[0]
         vector.flags.writeable = False  # everybody who asks the same gets this one
         return vector
 

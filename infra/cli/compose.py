@@ -118,6 +118,13 @@ def open_voices(settings: Settings) -> "Voices":
     return Voices(engine, adapter_store(settings))
 
 
+def kept_embedder(settings: Settings, name: str) -> Path:
+    """Where an embedder is kept as it was prepared."""
+    from memory.messages import name_uuid
+
+    return settings.data_folder / "models" / f"embedder-{name_uuid(name)}"
+
+
 @dataclass
 class Memory:
     """The journal with its index, which one process at a time may hold, and its graph. A context manager."""
@@ -161,12 +168,15 @@ def memory_of(settings: Settings, journal: "Journal", folder: Path | None = None
     from memory.recall import Recall
     from memory.vectors import EdgeStore, ServerStore, Store
 
-    encoder = Encoder(settings.models.embedder, threads=threads(settings))
+    def load(name: str) -> Encoder:
+        return Encoder(name, threads=threads(settings), folder=kept_embedder(settings, name))
+
+    encoder = load(settings.models.embedder)
     key = settings.index.api_key
     store: Store = EdgeStore(folder or settings.data_folder / "index")
     if settings.index.url:
         store = ServerStore(settings.index.url, api_key=key.get_secret_value() if key else None)
-    index = Index(journal, store, encoder)
+    index = Index(journal, store, encoder, load=load)
     graph = GraphStore(journal)
     return Memory(journal, index, graph, GraphRecall(Recall(journal, index), journal, graph))
 

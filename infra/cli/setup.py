@@ -95,7 +95,9 @@ def run_check(name: str, check: Callable[[Settings], str], settings: Settings) -
 
 def check_python(settings: Settings) -> str:
     missing = [
-        name for name in ("llama_cpp", "torch", "trl", "peft", "qdrant_edge") if not importlib.util.find_spec(name)
+        name
+        for name in ("llama_cpp", "torch", "trl", "peft", "qdrant_edge", "onnx", "onnxruntime")
+        if not importlib.util.find_spec(name)
     ]
     if missing:
         raise UserMistake(f"Packages are missing: {', '.join(missing)}. Run: pip install understudy.")

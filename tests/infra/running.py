@@ -16,6 +16,7 @@ import psutil
 import uvicorn
 from fastapi import FastAPI
 
+from infra.cli.compose import kept_embedder
 from infra.settings import child_environment, load_settings
 from infra.voice.weights import Weights
 
@@ -24,9 +25,12 @@ ENDS_WITH = {signal.SIGTERM: 0, signal.SIGINT: 130}
 
 
 def lend_weights(home: Path, weights: Weights) -> None:
-    """Let an installation serve the weights that the session prepared, instead of measuring this machine again."""
-    folder = load_settings(home).data_folder / "models" / load_settings(home).models.base
+    """Let an installation use the models that the session prepared, instead of measuring this machine again."""
+    settings = load_settings(home)
+    folder = settings.data_folder / "models" / settings.models.base
     shutil.copytree(weights.path.parent, folder, copy_function=os.link)
+    embedder = weights.path.parent.parent / "embedder"
+    shutil.copytree(embedder, kept_embedder(settings, settings.models.embedder), copy_function=os.link)
 
 
 def understudy(
