@@ -1,10 +1,11 @@
 """The graph for other programs: GraphML and JSON, every edge with its sources and its time."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from memory.codec import plain
-from memory.graph import CREATOR, Edge, Entity, Graph
+from memory.graph import CREATOR, Graph
 from memory.network import graphml
 from memory.topics import Topic
 
@@ -13,12 +14,9 @@ def as_json(graph: Graph, topics: list[Topic], *, creator: str) -> str:
     """Entities, edges and topics as one JSON document."""
     document = {
         "creator": creator,
-        "entities": [entity_fields(entity) for entity in graph.entities()],
-        "edges": [edge_fields(edge) for edge in graph.edges()],
-        "topics": [
-            {"label": each.label, "members": each.members, "summary": each.summary, "sources": each.sources}
-            for each in topics
-        ],
+        "entities": list(map(asdict, graph.entities())),
+        "edges": list(map(asdict, graph.edges())),
+        "topics": list(map(asdict, topics)),
     }
     return json.dumps(plain(document), ensure_ascii=False, indent=2) + "\n"
 
@@ -27,34 +25,8 @@ def as_graphml(graph: Graph, topics: list[Topic], *, creator: str) -> str:
     """The same as GraphML, which Gephi, yEd and Cytoscape read; lists become text, since GraphML knows none."""
     of_topic = {member: topic.label for topic in topics for member in topic.members}
     nodes = [(CREATOR, {"name": creator, "kind": "person"})]
-    nodes += [
-        (entity.id, {**flat(entity_fields(entity)), "topic": of_topic.get(entity.id, "")})
-        for entity in graph.entities()
-    ]
-    return graphml(nodes, ((edge.head, edge.tail, flat(edge_fields(edge))) for edge in graph.edges()))
-
-
-def entity_fields(entity: Entity) -> dict[str, Any]:
-    return {
-        "id": entity.id,
-        "name": entity.name,
-        "kind": entity.kind,
-        "aliases": entity.aliases,
-        "sources": entity.sources,
-    }
-
-
-def edge_fields(edge: Edge) -> dict[str, Any]:
-    return {
-        "head": edge.head,
-        "tail": edge.tail,
-        "kind": edge.kind,
-        "weight": edge.weight,
-        "valid_from": edge.valid_from,
-        "valid_to": edge.valid_to,
-        "quote": edge.quote,
-        "sources": edge.sources,
-    }
+    nodes += [(each.id, {**flat(asdict(each)), "topic": of_topic.get(each.id, "")}) for each in graph.entities()]
+    return graphml(nodes, ((edge.head, edge.tail, flat(asdict(edge))) for edge in graph.edges()))
 
 
 def flat(fields: dict[str, Any]) -> dict[str, Any]:

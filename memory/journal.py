@@ -628,20 +628,14 @@ class Writer:
         """The pairs of a document; one that no document has any more goes, and one that is back comes back."""
         rows = self.run("SELECT exchange_id FROM document_exchanges WHERE document = :document", document=document)
         before, now = {row["exchange_id"] for row in rows}, set(exchanges)
+        took = "DELETE FROM document_exchanges WHERE document = :document AND exchange_id = :id"
+        gave = "INSERT INTO document_exchanges (document, exchange_id) VALUES (:document, :id)"
+        for identity in sorted(before ^ now):
+            self.run(took if identity in before else gave, document=document, id=identity)
         for identity in sorted(before - now):
-            self.run(
-                "DELETE FROM document_exchanges WHERE document = :document AND exchange_id = :id",
-                document=document,
-                id=identity,
-            )
             if not self.run("SELECT 1 FROM document_exchanges WHERE exchange_id = :id LIMIT 1", id=identity):
                 self.drop_exchange(identity)
         for identity in sorted(now - before):
-            self.run(
-                "INSERT INTO document_exchanges (document, exchange_id) VALUES (:document, :id)",
-                document=document,
-                id=identity,
-            )
             if not self.run("SELECT 1 FROM exchanges WHERE id = :id", id=identity):
                 self._restore_exchange(identity)
 

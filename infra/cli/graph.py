@@ -9,7 +9,7 @@ from infra.cli.console import err, out, print_json, table
 from infra.errors import UserMistake
 
 if TYPE_CHECKING:
-    from memory.graph import Edge, Entity
+    from memory.graph import Edge
     from memory.graph_store import GraphStore
     from memory.journal import Journal
 
@@ -62,7 +62,7 @@ def show(home: Path | None, name: str, *, as_json: bool) -> None:
     stances, around = graph.stances(entity.id), graph.around(entity.id, SHOWN)
     if as_json:
         edges = [edge_document(store, edge) for edge in [*stances, *around]]
-        print_json({**entity_document(entity), "edges": edges})
+        print_json({**asdict(entity), "edges": edges})
         return
     also = f", also {', '.join(entity.aliases)}" if entity.aliases else ""
     out().print(f"{entity.name} ({entity.kind}{also}): {len(entity.sources)} sources", markup=False)
@@ -138,24 +138,5 @@ def name_of(store: "GraphStore", identity: str) -> str:
     return entity.name if entity else identity
 
 
-def entity_document(entity: "Entity") -> dict[str, Any]:
-    return {
-        "id": entity.id,
-        "name": entity.name,
-        "kind": entity.kind,
-        "aliases": list(entity.aliases),
-        "sources": list(entity.sources),
-    }
-
-
 def edge_document(store: "GraphStore", edge: "Edge") -> dict[str, Any]:
-    return {
-        "head": name_of(store, edge.head),
-        "kind": edge.kind,
-        "tail": name_of(store, edge.tail),
-        "weight": edge.weight,
-        "valid_from": edge.valid_from,
-        "valid_to": edge.valid_to,
-        "quote": edge.quote,
-        "sources": list(edge.sources),
-    }
+    return {**asdict(edge), "head": name_of(store, edge.head), "tail": name_of(store, edge.tail)}
