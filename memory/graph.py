@@ -203,9 +203,9 @@ class Graph:
 
     def path(self, one: str, other: str) -> list[Edge]:
         """The shortest way from one entity to another over at most one in between; empty when there is none."""
-        first, second = self.closeness(one), self.closeness(other)
-        if other in first:
+        if other in self._beside.get(one, ()):
             return [self.edge(one, other)]
+        first, second = self.closeness(one), self.closeness(other)
         between = first.keys() & second.keys()
         if not between:
             return []

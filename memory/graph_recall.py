@@ -25,7 +25,7 @@ Kind = Literal["connection", "change", "overview"]
 # How many notes the graph adds, and how sure it is of them: a path of sources is there, or there is none.
 ADDED, SURE = 3, 0.6
 # Of what stands of a thing, so many of the newest are weighed against each other.
-WEIGHED = 1000
+WEIGHED = 300
 # With so many notes of L0 an overview needs no others: they were measured to find nothing more.
 ENOUGH = 2
 

@@ -147,7 +147,7 @@ class GraphStore:
 
     def _put_topics(self, found: list[Community], *, found_in: int) -> None:
         with self._journal.writing() as writer:
-            put_state(writer, "topics", {"found_in": found_in, "communities": [asdict(each) for each in found]})
+            put_state(writer, "topics", {"found_in": found_in, "communities": list(map(kept_community, found))})
 
     def lexicon(self) -> Lexicon:
         """The terms as last learned, by whichever process."""
@@ -218,7 +218,7 @@ def put_state(writer: Writer, name: str, payload: dict[str, Any]) -> None:
         "INSERT INTO graph_state (name, payload) VALUES (:name, :payload) "
         "ON CONFLICT (name) DO UPDATE SET payload = excluded.payload",
         name=name,
-        payload=dumps(payload),
+        payload=json.dumps(payload, ensure_ascii=False),
     )
 
 
@@ -248,8 +248,14 @@ def reading_of(payload: str) -> Reading:
     )
 
 
+def kept_community(found: Community) -> dict[str, Any]:
+    """A community as it is kept: there are thousands of members, and this is written after each write."""
+    members = {identity: [each.sources, each.near, each.within] for identity, each in found.members.items()}
+    return {"members": members, "topic": found.topic and asdict(found.topic)}
+
+
 def community_of(kept: dict[str, Any]) -> Community:
-    members = {identity: Member(**each) for identity, each in kept["members"].items()}
+    members = {identity: Member(*figures) for identity, figures in kept["members"].items()}
     topic = kept["topic"]
     if topic is None:
         return Community(members, None)

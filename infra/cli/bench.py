@@ -78,9 +78,14 @@ def pairing(*, as_json: bool) -> None:
 
 
 def graph(*, as_json: bool) -> None:
-    """What the graph adds to recall."""
-    from memory.graph_bench import gain
+    """What the graph adds to recall, and how fast it is in a large memory."""
+    from memory.graph_bench import crowded, gain
 
     offline()
     with tempfile.TemporaryDirectory() as folder:
-        show("Evidence found, L0 alone and with the graph", gain(Path(folder), say=err().print), as_json=as_json)
+        found, times = gain(Path(folder), say=err().print), crowded(Path(folder), say=err().print)
+    if as_json:
+        show("", [*found, *times], as_json=True)
+        return
+    show("Evidence found, L0 alone and with the graph", found, as_json=False)
+    show("In a large memory", times, as_json=False)

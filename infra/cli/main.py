@@ -548,7 +548,7 @@ def bench_swap(as_json: Json = False) -> None:
 
 @bench_app.command("graph")
 def bench_graph(as_json: Json = False) -> None:
-    """What the graph adds to recall, on labelled questions that one exchange does not answer."""
+    """What the graph adds to recall, on labelled questions that one exchange does not answer; and how fast it is."""
     from infra.cli.bench import graph as run
 
     run(as_json=as_json)
