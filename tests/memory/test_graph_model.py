@@ -69,8 +69,11 @@ def test_what_stands_in_the_text_joins_the_graph_and_nothing_else_does(journal: 
     assert store.graph.entity("Dutch oven") is None
 
 
+RYE = '"things": [{"name": "rye", "kind": "tool"}]'
+
+
 @pytest.mark.parametrize(
-    "reply", ["", "no", "[]", '{"things": []}', '{"things": [], "stances": [], "x": 1}', json.dumps(REPLY)[:-1]]
+    "reply", ["", "no", "[]", f"{{{RYE}}}", f'{{{RYE}, "stances": [], "x": 1}}', json.dumps(REPLY)[:-1]]
 )
 def test_a_reply_that_is_not_what_was_asked_for_found_nothing(reply: str) -> None:
     assert parsed(reply) == Found(things=[], stances=[])
