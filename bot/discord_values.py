@@ -60,8 +60,11 @@ def message_of(community: Community, message: discord.Message, *, me: int) -> Me
 
 
 def text_of(message: discord.Message, *, me: int) -> str:
-    """The words, without the mention of the twin; other people by name, since a number means nothing to a reader."""
-    names = {user.id: user.display_name for user in message.mentions}
+    """The words, without the mention of the twin; other people by handle, since a number means nothing to a reader.
+
+    The name that they go by in a server may be a sentence, and would be put into the mouth of who mentions them.
+    """
+    names = {user.id: user.name for user in message.mentions}
     text = re.sub(rf"[ \t]*<@!?{me}>[ \t]*", " ", message.content)
     return re.sub(r"<@!?(\d+)>", lambda found: f"@{names.get(int(found[1]), 'somebody')}", text).strip()
 

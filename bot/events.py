@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from bot.twin import Twin
-from infra.errors import UnderstudyError
+from infra.errors import UnderstudyError, UserMistake
 from memory.messages import Answer, Message, Person, Place, Source
 
 Event = dict[str, Any]
@@ -50,7 +50,16 @@ async def answer_events(twin: Twin, message: Message) -> AsyncGenerator[Event, N
 def own_message(question: str, *, conversation: str, message: str, person: str, now: datetime) -> Message:
     """A message from our own page or terminal: its place is one private conversation."""
     place = Place("own", conversation, visibility="private")
-    return Message(message, Person("own", person), place, now, question)
+    return Message(message, visitor(person), place, now, question)
+
+
+def visitor(person: str) -> Person:
+    """Somebody on our own page or terminal, who may call themselves anything but the creator: nobody proves there who
+    they are. Raises UserMistake for that.
+    """
+    if person == "creator":
+        raise UserMistake('Nobody can ask or vote as "creator" here: teach, or answer in the inbox.')
+    return Person("own", person)
 
 
 def answer_document(answer: Answer) -> Event:

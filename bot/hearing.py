@@ -21,12 +21,12 @@ async def hear(community: Community, message: Message, source: Source) -> None:
 
 
 async def edited(community: Community, message: Message) -> None:
-    """Follow an edit of a message that the journal knows; `message.revision` is the second of the edit.
+    """Follow its author's edit of a message that the journal knows; `message.revision` is the second of the edit.
 
     Of several in one second the last one stands, so they must be handed over one after the other.
     """
     known = await asyncio.to_thread(community.journal.said, message.place, message.id)
-    if known is None or known[0].text == message.text:
+    if known is None or known[0].person.key != message.person.key or known[0].text == message.text:
         return
     edits = await asyncio.to_thread(community.journal.edits, message.place, message.id)
     revision = message.revision

@@ -31,6 +31,7 @@ from bot.telegram_values import (
     answering_language,
     caller_of,
     is_group,
+    is_own,
     language_for,
     options_of,
     other_command,
@@ -88,7 +89,7 @@ class Talk:
             if is_group(message.chat) and await self._community.silenced():
                 return
             await self._ask(message, said_of(self._community, message, self._me), Source.TELEGRAM_DIRECT)
-        elif message.text or message.caption:
+        elif (message.text or message.caption) and is_own(message):
             await hearing.hear(self._community, said_of(self._community, message, self._me), Source.TELEGRAM_GROUP)
 
     async def edited(self, update: Update, context: Context) -> None:

@@ -59,6 +59,11 @@ def said_of(community: Community, message: Message, me: User) -> Said:
     )
 
 
+def is_own(message: Message) -> bool:
+    """Whether its sender wrote it: neither forwarded from anybody nor made by a bot for them."""
+    return message.forward_origin is None and message.via_bot is None
+
+
 def replied_to(message: Message) -> Message | None:
     """What it answers. In a topic everything answers the message that opened it, and means nothing by that."""
     replied = message.reply_to_message

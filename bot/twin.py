@@ -238,12 +238,17 @@ class Twin:
         """
         if message.reply_to:
             chain = self._journal.chain(message.place, message.reply_to, 2 * HISTORY_EXCHANGES)
-            return [spoken_turn(each, named=message.place.visibility != "private") for each in chain]
+            named = message.place.visibility != "private"
+            return [spoken_turn(each, self._speaker(each) if named else "") for each in chain]
         if message.place.visibility != "private" and not message.place.thread:
             return []
         past = self._journal.conversation(message.place, HISTORY_EXCHANGES)
         answered = [(question, answer.text) for question, answer in past if answer.outcome == "answered"]
         return [turn for asked, said in answered for turn in (Turn("user", asked), Turn("assistant", said))]
+
+    def _speaker(self, message: Message) -> str:
+        """Who spoke, as the model is told: by id, since anybody may go by the creator's name or by a sentence."""
+        return self._manner.persona.name if message.person.key in self._creator else "A member"
 
     def _rate(self, key: str) -> int:
         """How often this person asked, or was asked in this place, in the last minute; counts this time too."""
@@ -282,11 +287,11 @@ def conversation_of(message: Message) -> str:
     return name_uuid("conversation", place.key, "" if shared else message.person.key)
 
 
-def spoken_turn(message: Message, *, named: bool) -> Turn:
+def spoken_turn(message: Message, speaker: str) -> Turn:
     """An earlier message as the model reads it; where several people talk, each line says who spoke."""
     if message.person.role == "twin":
         return Turn("assistant", message.text)
-    return Turn("user", f"{message.person.name}: {message.text}" if named and message.person.name else message.text)
+    return Turn("user", f"{speaker}: {message.text}" if speaker else message.text)
 
 
 def since(started: float) -> float:

@@ -28,6 +28,7 @@ from memory.wording import (
     first_name,
     is_promise,
     is_talk,
+    own_words,
     seconds_to_write,
     suits,
     thanks,
@@ -219,7 +220,7 @@ class Told:
         """The creator's message answers a question, carries on an answer, asks back, or is talk."""
         question, rule = self._target(message)
         self._note(message, question)
-        if question is None or not self._says_something(message.text, question):
+        if question is None or not self._says_something(own_words(message.text), question):
             return
         if asks_back(message.text):
             question.asked_back = question.open
@@ -270,9 +271,15 @@ class Told:
 
     def _mentioned(self, message: Message) -> Question | None:
         """The latest question of somebody whom the message names, one that waits first."""
-        named = set(message.mentions) | self._called(message)
+        called = {key for key in self._called(message) if not self._is_asked_about(key, message)}
+        named = set(message.mentions) | called
         theirs = [q for q in self._recent(message, WINDOW) if q.asker in named] if named else []
         return next((q for q in theirs if q.open), theirs[0] if theirs else None)
+
+    def _is_asked_about(self, person: str, message: Message) -> bool:
+        """Whether a name is a word of what others ask: the creator speaks of that then, and calls nobody."""
+        _, name, _ = self._spoke[person]
+        return any(words(name) & each.words for each in self._recent(message, WINDOW) if each.asker != person)
 
     def _fit(self, question: Question, message: Message, *, newer: int) -> float:
         """How well an unaddressed message fits a question that waits with `newer` ones."""
@@ -331,7 +338,7 @@ def exchange_of(question: Question) -> Exchange:
     return Exchange(
         id=name_uuid("exchange", first.place.key, first.id),
         question=question.text,
-        answer=text_of(question.answer),
+        answer=own_words(text_of(question.answer)),
         author=first.person,
         place=first.place,
         at=first.at,

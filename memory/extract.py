@@ -15,6 +15,7 @@ from memory.lexicon import CALENDAR, EDGES, HAN, Lexicon, not_a_name, sentences,
 from memory.messages import Exchange, Passage
 from memory.readings import EntityKind, Mention, Reading, Statement, name_key, names_in
 from memory.stances import answered_stance, stances_of
+from memory.wording import SPEAKER, own_words
 
 # Written so that it can only be a name.
 CODE = re.compile(r"`([^`\n]{2,40})`")
@@ -74,20 +75,21 @@ class Extractor(Protocol):
 class Rules:
     """The extractor that needs no model."""
 
-    name = "rules-1"
+    name = "rules-2"
 
     def read(self, value: Exchange | Passage, lexicon: Lexicon) -> Reading:
         """What `value` mentions, and what the creator's own half of it states: an asker cannot put words in theirs."""
         asked, heading, said = parts(value)
-        asked, said = f"{asked}\n{heading}", telling_part(said, lexicon.refrains)
+        own = without_others(said, value.author.name) if isinstance(value, Passage) else said
+        asked, said, own = f"{asked}\n{heading}", *(telling_part(each, lexicon.refrains) for each in (said, own))
         mentions = mentions_of(asked, said, lexicon)
-        aliases = tuple(dict.fromkeys(pair for sentence in sentences(said) for pair in aliases_of(sentence)))
+        aliases = tuple(dict.fromkeys(pair for sentence in sentences(own) for pair in aliases_of(sentence)))
         known = {name_key(mention.name): mention.name for mention in mentions} | dict.fromkeys(
             map(name_key, flat(aliases)), ""
         )
         named = {name_key(mention.name) for mention in mentions}
         mentions += [Mention(name) for name in flat(aliases) if name_key(name) not in named]
-        statements = [*stances_of(said, known), *answered_stance(asked, said, known)] if is_creators(value) else []
+        statements = [*stances_of(own, known), *answered_stance(asked, own, known)] if is_creators(value) else []
         names = {name_key(mention.name): mention.name for mention in mentions}
         return Reading(
             source=value.id,
@@ -111,6 +113,19 @@ def parts(value: Exchange | Passage) -> tuple[str, str, str]:
 def is_creators(value: Exchange | Passage) -> bool:
     """A teacher's answers are memory, and not what the creator thinks."""
     return value.author.role == "creator"
+
+
+def without_others(text: str, name: str) -> str:
+    """What a document says without the lines that it quotes, and without what its transcripts have others than `name`
+    say.
+    """
+    kept, speaker = [], ""
+    for line in own_words(text).splitlines():
+        for sentence in sentences(line):
+            found = SPEAKER.match(sentence)
+            speaker = found[1].casefold() if found else speaker
+            kept += [sentence] if speaker in {"", name.casefold()} else []
+    return "\n".join(kept)
 
 
 def flat(pairs: Iterable[tuple[str, str]]) -> list[str]:

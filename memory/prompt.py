@@ -18,6 +18,13 @@ from memory.persona import PersonaCard
 # Bounds what one earlier turn may take: a 2k context must hold persona, notes, history, question and answer.
 HISTORY_TOKENS = 80
 
+# What some model's chat template marks turns with. Not every server behind a voice keeps members' words from being one.
+CONTROL = re.compile(
+    r"<(?=[|｜][^<>|｜]{1,40}[|｜]>|<?/?SYS>|/?(?:s|bos|eos|unk|pad)>|(?:start|end)_of_turn>)|\[(?=/?INST\])",
+    re.IGNORECASE,
+)
+# Signs that show nothing, or turn the words around them: they hide a text from whoever reads along.
+UNSEEN = re.compile("[\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
 HAN = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")
 
 
@@ -28,7 +35,7 @@ def render(
 
     `budget_tokens` bounds all notes together; the last note is cut, and those after it left out, when it is reached.
     """
-    earlier = [Turn(turn.role, shorten(turn.content, HISTORY_TOKENS)) for turn in history]
+    earlier = [Turn(turn.role, shorten(as_data(turn.content), HISTORY_TOKENS)) for turn in history]
     return [Turn("system", system_text(persona)), *earlier, Turn("user", asking(notes, question, budget_tokens))]
 
 
@@ -43,19 +50,19 @@ def asking(notes: Sequence[Note], question: str, budget_tokens: int) -> str:
     lines: list[str] = []
     left = budget_tokens
     for number, note in enumerate(notes, 1):
-        text = shorten(one_line(note.text), left)
+        text = shorten(as_data(note.text), left)
         if not text:
             break
         lines.append(f"[{number}] {text}")
         left -= estimate_tokens(text)
     if not lines:
-        return question.strip()
-    return "Notes:\n" + "\n".join(lines) + f"\n\nQuestion: {question.strip()}"
+        return as_data(question)
+    return "Notes:\n" + "\n".join(lines) + f"\n\nQuestion: {as_data(question)}"
 
 
-def one_line(text: str) -> str:
-    """Members' text cannot fake a new note or a new question by starting a line of its own."""
-    return " ".join(text.split())
+def as_data(text: str) -> str:
+    """Anybody's words as one line that can start no note, question or turn of its own, and hides nothing."""
+    return CONTROL.sub(r"\g<0> ", UNSEEN.sub("", " ".join(text.split())))
 
 
 def estimate_tokens(text: str) -> int:

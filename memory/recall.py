@@ -1,6 +1,5 @@
 """The one read: what memory would hand the model for a question, and how sure it is that this answers it."""
 
-import re
 import time
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from memory.messages import Exchange, Note, Passage
 from memory.ranking import Candidate, Ranked, choose, coverage, cut, mixed, rank, timings
 from memory.remember import normalised
 from memory.vectors import Scope
+from memory.wording import SPEAKER
 
 # What may be shown to anybody in the community.
 EVERYBODY = Scope()
@@ -20,8 +20,6 @@ EVERYBODY = Scope()
 DEPTH, LOOKED_AT = 100, 32
 # A second note is worth its tokens only when it fits about as well as the first.
 LEAST_SHARE = 0.6
-# How a transcript or a log says who speaks.
-SPEAKER = re.compile(r"([^\W\d_][\w .'’-]{0,38}): ")
 
 
 @dataclass(frozen=True)

@@ -197,11 +197,12 @@ def asked_so(writer: Writer, exchange: Exchange, messages: Mapping[str, Message]
 
     Who rewrites their question afterwards would otherwise have the creator say "yes" to whatever they like.
     """
-    answered = int(messages[exchange.answer_ids[0]].at.timestamp())
+    # An edit in the very second of the answer may have waited for it.
+    before = int(messages[exchange.answer_ids[0]].at.timestamp()) - 1
     return all(
-        normal_form(writer.text_at(message, answered)) == normal_form(message.text)
+        normal_form(writer.text_at(message, before)) == normal_form(message.text)
         for message in (messages[identity] for identity in exchange.question_ids)
-        if message.revision > answered
+        if message.revision > before
     )
 
 

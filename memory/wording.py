@@ -101,6 +101,8 @@ MEASURE = re.compile(
 WHY = re.compile(r"\bwhy\b|为什么|为啥|怎么(会|回事)", re.IGNORECASE)
 BECAUSE = re.compile(r"\bbecause\b|\bsince\b|\bthat'?s (what|how|why)\b|\bcause[ds]?\b|因为|是由于|所以", re.IGNORECASE)
 
+# How a transcript or a log says who speaks.
+SPEAKER = re.compile(r"([^\W\d_][\w .'’-]{0,38})(?:: |：)")
 LATIN = re.compile(r"[^\W_\u3400-\u9fff]{3,}")
 HAN = re.compile(r"[\u3400-\u9fff]{2,}")
 ENDINGS = re.compile(r"(ings?|edly|ed|ies|es|s|ly|y)$")
@@ -204,15 +206,21 @@ def form_answered(answer: str) -> tuple[bool, bool, bool]:
 
 
 def calls(text: str, name: str) -> bool:
-    """Whether words are said to somebody called `name`: its first part at the start, or marked by @ or a comma."""
+    """Whether words are said to somebody called `name`: its first part, marked by @, a greeting or a comma."""
     first, folded = first_name(name)
-    if len(first) < 2 or folded not in text.casefold():
+    # Who goes by "Yes" is not called by whoever says yes.
+    if len(first) < 2 or folded not in text.casefold() or is_phrase(first):
         return False
-    at = r"(?:^|@|\b(?:hi|hey|hello|and|thanks|ok)\s+)"
-    # Han is written without spaces: a name simply stands first.
-    end = "" if HAN.match(first) else r"(?![\w'’])"
+    # Han is written without spaces: a name simply stands first. Elsewhere any word may stand first that is a name too.
+    start, end = ("^|", "") if HAN.match(first) else ("", r"(?![\w'’])")
+    at = rf"(?:{start}@|\b(?:hi|hey|hello|and|thanks|ok)\s+)"
     name = re.escape(first)
     return bool(re.search(rf"{at}{name}{end}|{name}\s*[,，:：]|[,，]\s*{name}\W*$", text, re.IGNORECASE))
+
+
+def own_words(text: str) -> str:
+    """What somebody writes without the lines that they quote: those are somebody else's."""
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith(">")).strip()
 
 
 @once

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from bot.events import Event, answer_events, own_message
+from bot.events import Event, answer_events, own_message, visitor
 from bot.feedback import vote
 from bot.inbox import answer_question, dismiss, teach
 from bot.twin import Twin
@@ -78,7 +78,7 @@ def router(parts: Parts) -> APIRouter:
 
     @routes.post("/vote")
     def cast(body: Vote) -> dict[str, bool]:
-        vote(parts.journal, body.answer, person=Person("own", body.person), value=body.value, now=parts.clock())
+        vote(parts.journal, body.answer, person=visitor(body.person), value=body.value, now=parts.clock())
         return {"counted": True}
 
     @routes.get("/recall")

@@ -347,6 +347,17 @@ async def test_where_it_listens_the_creators_answers_become_memory_that_never_tr
         assert exchange.url.startswith("https://t.me/c/")
 
 
+async def test_what_the_creator_forwards_is_not_their_answer(tmp_path: Path) -> None:
+    async with scene(tmp_path, privacy_mode=False) as on:
+        await listening(on)
+        await on.public("How long does rye rest?")
+        await on.public("Five minutes on the stove.", user=ADA, forwarded_from="Mallory")
+        await chat(on, "How long does spelt rest?", "Two hours.")
+        await on.telegram.until(lambda: learned(on, "spelt rest"))
+
+        assert not learned(on, "rye rest")
+
+
 async def test_where_it_does_not_listen_nothing_is_kept(tmp_path: Path) -> None:
     async with scene(tmp_path, privacy_mode=False) as on:
         asked, _ = await chat(on, "How long does rye rest?", "Sixteen hours.")

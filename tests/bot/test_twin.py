@@ -153,7 +153,7 @@ async def test_the_chain_of_replies_is_the_context_and_says_who_spoke(stage: Sta
     await answer(stage, asking("and which flour for baguettes?", "101", reply_to="shown-100"))
 
     _, asked, said, _ = stage.voice.asked[-1]
-    assert (asked.role, asked.content) == ("user", f"Bob: {KNOWN}")
+    assert (asked.role, asked.content) == ("user", f"A member: {KNOWN}")
     assert (said.role, said.content) == ("assistant", "Keep it at 24 degrees, friend. Trust the dough.")
 
 

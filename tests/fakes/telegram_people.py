@@ -90,9 +90,13 @@ class People:
         reply_to: int | None = None,
         topic: int | None = None,
         sender_chat: bool = False,
+        forwarded_from: str = "",
     ) -> int:
-        """Write a message; `sender_chat` is an administrator who hides behind the group."""
+        """Write a message, or forward one; `sender_chat` is an administrator who hides behind the group."""
         message = self._write(user, chat, text, reply_to=reply_to, topic=topic)
+        if forwarded_from:
+            origin = {"type": "hidden_user", "date": self.world.now(), "sender_user_name": forwarded_from}
+            message.service = {"forward_origin": origin}
         if sender_chat:
             assert self.world.status(self.world.chat(chat), user) in ADMINISTRATORS, "only administrators can hide"
             message.author, message.sender_chat = ANONYMOUS, chat
