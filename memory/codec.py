@@ -41,7 +41,7 @@ def dumps(value: Mapping[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """JSON values of frozen dataclasses' dictionaries: times as text, tuples as lists, storable text."""
+    """JSON values of frozen dataclasses' dictionaries: times as text, tuples and sets as lists, storable text."""
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, datetime):
@@ -50,6 +50,8 @@ def plain(value: Any) -> Any:
         return {storable(str(key)): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
+    if isinstance(value, frozenset):
+        return sorted(map(plain, value))
     return value
 
 

@@ -20,7 +20,7 @@ from memory.codec import dumps, place_from, time_text
 from memory.journal import Journal, Writer, event_of, exchange_of, message_of
 from memory.messages import Event, Exchange, Kind, Message, name_uuid
 from memory.remember import Conversation, Touched, pair_again
-from memory.selection import Selection, Tombstone, message_key
+from memory.selection import Selection, Tombstone, is_undated, message_key
 
 # Lines of the journal by number.
 Lines = dict[int, Event]
@@ -77,12 +77,21 @@ def rehearse(journal: Journal, selection: Selection, *, creator: frozenset[str],
 
 def bury(writer: Writer, selection: Selection, *, creator: frozenset[str], now: datetime) -> Forgotten:
     """Erase within a transaction, and keep the tombstone."""
-    counts, exchanges = erase(writer, fitting(writer, selection), creator=creator)
+    gone = fitting(writer, selection)
+    counts, exchanges = erase(writer, gone, creator=creator)
     receipt = name_uuid("forget", dumps(selection.described()), now.isoformat())
     # Platforms date messages by the second: what is said in the second of the forgetting is not from before it.
-    tombstone = Tombstone(receipt, now.replace(microsecond=0), selection.sealed(salt(writer)), counts)
+    kept = replace(selection.sealed(salt(writer)), undated=undated(selection, gone))
+    tombstone = Tombstone(receipt, now.replace(microsecond=0), kept, counts)
     writer.put_tombstone(tombstone)
     return Forgotten(tombstone, tuple(sorted(exchanges)))
+
+
+def undated(selection: Selection, gone: Lines) -> frozenset[str]:
+    """The ids by which a tombstone knows what has no date of its own, and is not named otherwise."""
+    if selection.document or selection.exchange:
+        return frozenset()
+    return frozenset(event.message_id for event in gone.values() if is_undated(event))
 
 
 def bury_again(journal: Journal, tombstones: Iterable[Tombstone], *, last: int, creator: frozenset[str]) -> int:
@@ -110,6 +119,8 @@ def lift(journal: Journal, receipt: str) -> None:
         raise UserMistake(f'There is no receipt {receipt!r}. See "understudy forget --receipts".')
     with journal.writing() as writer:
         writer.put_tombstone(replace(found, lifted=True))
+        # A file that was read meanwhile, and of which this was left out, is read again.
+        writer.run("UPDATE documents SET sha256 = ''")
 
 
 def selection_of_exchange(journal: Journal, selection: Selection) -> Selection:

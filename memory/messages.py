@@ -203,6 +203,13 @@ class Answer:
     timings_ms: Mapping[str, float]
 
 
+def pair_id(question: str, answer: str, at: datetime | None) -> str:
+    """The id of a pair that came in a file, named by its words: so that the same pair in two files is one exchange, and
+    an import may be repeated. `at` is None for one without a date.
+    """
+    return name_uuid("qa", question, answer, at.isoformat() if at else "")
+
+
 def name_uuid(*parts: str) -> str:
     """The id of whatever `parts` name, the same everywhere and always."""
     # Lone surrogates cannot be encoded and cannot be stored either; a replacement keeps the name stable.

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from memory.codec import plain, time_of
-from memory.messages import Event, Kind
+from memory.messages import Event, Kind, pair_id
 
 # A person's decisions about their data outlive the data: forgetting them would switch listening back on.
 KEPT = frozenset({Kind.CHOICE})
@@ -26,7 +26,8 @@ class Selection:
     """What to forget: whatever fits every part that is given.
 
     `person` and `place` are keys; in a tombstone the person's is sealed. `messages` are the keys of the messages that
-    `exchange` was paired from.
+    `exchange` was paired from. `undated`, in a tombstone, are the ids of what went and would come again as of another
+    hour.
     """
 
     person: str = ""
@@ -37,6 +38,7 @@ class Selection:
     after: datetime | None = None
     before: datetime | None = None
     messages: tuple[str, ...] = ()
+    undated: frozenset[str] = frozenset()
 
     def fits(self, event: Event) -> bool:
         """Whether a line of the journal is meant."""
@@ -80,8 +82,12 @@ class Tombstone:
 
         So a person who was forgotten, and writes again, is remembered again.
         """
+        if self.lifted:
+            return False
+        if event.message_id in self.selection.undated and is_undated(event):
+            return True
         named = self.selection.document or self.selection.exchange
-        return not self.lifted and bool(named or event.at < self.at) and self.selection.fits(event)
+        return bool(named or event.at < self.at) and self.selection.fits(event)
 
     def described(self) -> dict[str, Any]:
         """As JSON; `tombstone_from` reads it back."""
@@ -91,11 +97,20 @@ class Tombstone:
 def selection_from(found: Mapping[str, Any]) -> Selection:
     """The selection that `Selection.described` wrote."""
     times = {name: time_of(found[name]) for name in ("after", "before") if found.get(name)}
-    return Selection(**{**found, **times, "messages": tuple(found.get("messages", ()))})
+    listed = {"messages": tuple(found.get("messages", ())), "undated": frozenset(found.get("undated", ()))}
+    return Selection(**{**found, **times, **listed})
 
 
 def tombstone_from(found: Mapping[str, Any]) -> Tombstone:
     return Tombstone(**{**found, "at": time_of(found["at"]), "selection": selection_from(found["selection"])})
+
+
+def is_undated(event: Event) -> bool:
+    """Whether a line has the hour of its import: a piece of a document, or a pair that came without a date."""
+    if event.kind is Kind.EXCHANGE:
+        pair = event.payload["exchange"]
+        return event.message_id == pair_id(pair["question"], pair["answer"], None)
+    return event.kind is Kind.PASSAGE and event.platform == "import"
 
 
 def is_person(named: str, key: str) -> bool:

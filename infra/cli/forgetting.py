@@ -199,7 +199,9 @@ def what(selection: Selection) -> str:
     """A selection in a few words; of a person only that it was one."""
     parts = {**selection.described(), **({"person": "a person"} if selection.person else {})}
     return ", ".join(
-        f"{name} {value}" if name != "person" else value for name, value in parts.items() if name != "messages"
+        f"{name} {value}" if name != "person" else value
+        for name, value in parts.items()
+        if name not in {"messages", "undated"}
     )
 
 

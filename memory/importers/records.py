@@ -16,7 +16,7 @@ from typing import BinaryIO, TextIO
 
 from infra.errors import UserMistake
 from memory.codec import YEARS
-from memory.messages import Exchange, Message, Passage, Person, Place, Source, name_uuid
+from memory.messages import Exchange, Message, Passage, Person, Place, Source, pair_id
 
 # How much of a file decides its encoding; a file whose first megabyte is UTF-8 is UTF-8.
 SAMPLE_BYTES = 1 << 20
@@ -102,8 +102,7 @@ class ImportContext:
         if given and at is None:
             return Skipped("its date is none that can be kept")
         return Exchange(
-            # Named by its words, so that the same pair in two files is one exchange, and an import may be repeated.
-            id=name_uuid("qa", question, answer, at.isoformat() if at else ""),
+            id=pair_id(question, answer, at),
             question=question,
             answer=answer,
             author=self.creator,

@@ -87,6 +87,36 @@ def test_a_table_of_pairs_is_forgotten_as_a_file_and_outlives_other_forgettings(
     assert import_paths(journal, [table], context).skipped["forgotten"] == 1
 
 
+@pytest.mark.parametrize("parts", [{"source": "creator-qa"}, {"before": NOON + timedelta(days=2)}, {"person": ADA.key}])
+def test_what_has_no_date_stays_gone_when_its_file_comes_again(
+    sqlite_journal: Journal, tmp_path: Path, parts: dict[str, Any]
+) -> None:
+    table = tmp_path / "qa.csv"
+    table.write_text("question,answer\nWhich salt?,Sea salt.\n", encoding="utf-8")
+    later = ImportContext(ADA, CREATOR, NOON + timedelta(days=9))
+    import_paths(sqlite_journal, [table], replace(later, now=NOON))
+    done = forgotten(sqlite_journal, **parts)
+    assert tombstone_from(json.loads(json.dumps(done.tombstone.described()))) == done.tombstone
+
+    assert import_paths(sqlite_journal, [table], later).skipped["forgotten"] == 1
+    assert asked_of(sqlite_journal) == set()
+
+    lift(sqlite_journal, done.receipt)
+    import_paths(sqlite_journal, [table], later)
+    assert asked_of(sqlite_journal) == {"Which salt?"}
+
+
+def test_a_document_stays_gone_with_its_source_when_it_comes_again(sqlite_journal: Journal, tmp_path: Path) -> None:
+    guide = tmp_path / "guide.md"
+    guide.write_text("Salt goes in last.\n", encoding="utf-8")
+    import_paths(sqlite_journal, [guide], ImportContext(ADA, CREATOR, NOON))
+    forgotten(sqlite_journal, source="creator-document")
+
+    import_paths(sqlite_journal, [guide], ImportContext(ADA, CREATOR, NOON + timedelta(days=9)))
+
+    assert list(sqlite_journal.passages()) == []
+
+
 def test_a_person_leaves_with_their_words_and_what_was_made_of_them(journal: Journal) -> None:
     lived(journal)
     assert {each.question for each in journal.exchanges()} >= {"How warm should the dough be?", "Bob's oven?"}
