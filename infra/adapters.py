@@ -13,10 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import Refused, UserMistake
-from infra.files import finish_folder, finished, fresh_folder, read_json, sync_folder, verify_folder, write_json
+from infra.files import (
+    MANIFEST,
+    finish_folder,
+    finished,
+    fresh_folder,
+    read_json,
+    sha256_of,
+    sync_folder,
+    verify_folder,
+    write_json,
+)
 
 GGUF = "adapter.gguf"
 CARD = "evalcard.json"
+PAGE = "evalcard.html"
 BASE = "base"
 # What a canary answers when nothing else is said.
 SHARE = 0.1
@@ -75,6 +86,13 @@ class AdapterStore:
     def verify(self, version: str) -> dict[str, Any]:
         """The manifest, after comparing every file's hash with it. Raises ServiceTrouble on any difference."""
         return verify_folder(self.folder(version))
+
+    def vouch(self, version: str, *names: str) -> None:
+        """Let the manifest say that these files are meant to be as they are now."""
+        folder, manifest = self.folder(version), self.manifest(version)
+        files = {**manifest["files"], **{name: sha256_of(folder / name) for name in names}}
+        if files != manifest["files"]:
+            write_json(folder / MANIFEST, {**manifest, "files": files})
 
     def stage(self, version: str) -> Path:
         """An empty folder to fill with a new version; it is invisible until `publish`."""

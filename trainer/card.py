@@ -1,7 +1,7 @@
 """The eval card as values: what was measured of an adapter, beside base + memory and the current voice. Pure."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 # Whether more of it is better. Every measure of a system is a mean over the held-out exchanges.
@@ -55,6 +55,7 @@ class EvalCard:
     """Everything measured. `against` holds candidate minus that system, for each measure.
 
     `style_auc` says how well the style measure tells the creator from the base at all: 0.5 is not, 1 is always.
+    `sources` has the ids of what each question was asked with: its exchange and its notes.
     """
 
     questions: Sequence[str]
@@ -68,6 +69,7 @@ class EvalCard:
     wall_s: float
     dataset: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    sources: Sequence[Sequence[str]] = ()
 
     @property
     def heldout(self) -> int:
@@ -79,6 +81,27 @@ class EvalCard:
         before = {name: round(self.base.mean(name), 4) for name in MEASURES}
         abilities = {"base": round(self.base.ability, 4), "candidate": round(self.candidate.ability, 4)}
         return {"heldout": self.heldout, "base": before, "candidate": means, "ability": abilities}
+
+
+def without(card: EvalCard, forgotten: Set[str]) -> EvalCard:
+    """The card without the words that were asked or answered with anything `forgotten`; what was measured stays.
+
+    Of a card that does not say what its questions were asked with no words are left.
+    """
+    kept = [bool(known) and forgotten.isdisjoint(known) for known in card.sources] or [False] * card.heldout
+
+    def silent(system: System) -> System:
+        pairs = zip(system.items, kept, strict=True)
+        return replace(system, items=[item if keep else replace(item, answer="") for item, keep in pairs])
+
+    return replace(
+        card,
+        questions=[text if keep else "" for text, keep in zip(card.questions, kept, strict=True)],
+        references=[text if keep else "" for text, keep in zip(card.references, kept, strict=True)],
+        candidate=silent(card.candidate),
+        base=silent(card.base),
+        current=silent(card.current) if card.current else None,
+    )
 
 
 def to_json(card: EvalCard) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def tone(difference: Interval, *, more_is_better: bool) -> str:
 
 
 def shown(card: EvalCard) -> list[dict[str, str]]:
-    """The same few questions under both systems."""
+    """The same few questions under both systems; those of which something was forgotten have no words any more."""
     return [
         {
             "question": card.questions[n],
@@ -70,5 +70,5 @@ def shown(card: EvalCard) -> list[dict[str, str]]:
             "before": card.base.items[n].answer,
             "after": card.candidate.items[n].answer,
         }
-        for n in range(min(SHOWN, card.heldout))
+        for n in [number for number, question in enumerate(card.questions) if question][:SHOWN]
     ]

@@ -115,6 +115,7 @@ def evaluate(
         wall_s=round(time.perf_counter() - began, 1),
         dataset=built.id,
         facts={"train": built.manifest["train"], "base_sha256": weights.sha256},
+        sources=[[each.exchange.id, *(note.id for note in each.notes)] for each in heldout],
     )
     save_card(card, folder)
     return card

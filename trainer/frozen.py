@@ -9,11 +9,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.adapters import AdapterStore
+from infra.adapters import CARD, PAGE, AdapterStore
 from infra.errors import UserMistake
 from infra.files import finished
 from infra.runs import Runs
 from memory.journal import Journal
+from trainer.card import without
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,28 @@ def follow_forgotten(data_folder: Path, journal: Journal, runs: Runs) -> Followe
     tainted = [version for version in clean if learned_forgotten(store, version, journal)]
     for version in tainted:
         store.taint(version, "it learned what was forgotten since")
+    for version in store.versions():
+        silence_card(store, version, journal)
     ended = [each for each in (data_folder / "runs").glob("*/") if not active(runs, each.name)]
     gone = [folder for folder in ended if holds_forgotten(folder, journal)]
     files = sum(path.is_file() for folder in gone for path in folder.rglob("*"))
     for folder in gone:
         shutil.rmtree(folder, ignore_errors=True)
     return Followed(tuple(tainted), files)
+
+
+def silence_card(store: AdapterStore, version: str, journal: Journal) -> None:
+    """Take the words out of a version's eval card that were examined with what was forgotten since."""
+    from trainer.evals import load_card, save_card
+
+    forgotten = journal.forgotten(after=store.manifest(version).get("forgotten", 0))
+    if not forgotten or not (store.folder(version) / CARD).is_file():
+        return
+    card = load_card(store.folder(version))
+    if (silent := without(card, forgotten)) != card:
+        save_card(silent, store.folder(version))
+    # Also when a crash came between the two.
+    store.vouch(version, CARD, PAGE)
 
 
 def learned_forgotten(store: AdapterStore, version: str, journal: Journal) -> bool:

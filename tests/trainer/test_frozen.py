@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,9 @@ from memory.remember import consent_event, exchange_event, remember
 from memory.selection import Selection
 from tests.memory.making import taught
 from tests.people import BOB, CREATOR, NOON
+from trainer.card import MEASURES, EvalCard, Interval, Item, System, without
 from trainer.cycle import Work, harvested, published, refuse_forgotten
+from trainer.evals import load_card, save_card
 from trainer.frozen import follow_forgotten
 
 PASSED = {"passed": True, "reasons": []}
@@ -54,14 +57,32 @@ def harvest(work: Work) -> list[str]:
     return sorted(exchange.id for exchange in found)
 
 
-def publish(work: Work, version: str, examples: list[str], *, forgotten: int = 0) -> AdapterStore:
+def system(name: str, *answers: str) -> System:
+    return System(name, [Item(answer, dict.fromkeys(MEASURES, 0.5)) for answer in answers], ability=0.5)
+
+
+def examined(**more: Any) -> EvalCard:
+    """A card of two questions: one of Bob's, and one of nobody's that was asked with no note of his."""
+    against = {"base": dict.fromkeys(MEASURES, Interval(0, 0, 0))}
+    systems = system("candidate", "Bob's now", "Own now"), system("base", "Bob's before", "Own before"), None
+    questions, answers = [BOBS.question, OWN.question], [BOBS.answer, OWN.answer]
+    facts = {"train": 1, "base_sha256": "0" * 64}
+    return EvalCard(
+        questions, answers, *systems, against, style_auc=0.8, seed=1, wall_s=1, dataset="d", facts=facts, **more
+    )
+
+
+def publish(
+    work: Work, version: str, examples: list[str], *, forgotten: int = 0, card: EvalCard | None = None
+) -> AdapterStore:
     """An adapter that passed its gate and learned `examples`."""
     store = AdapterStore(work.settings.data_folder / "adapters")
-    for name, folder in (("evalcard.json", "evals"), ("evalcard.html", "evals"), ("weights", "peft")):
-        write_json(work.folder / folder / name, {})
+    write_json(work.folder / "peft" / "weights", {})
+    (work.folder / "evals").mkdir(exist_ok=True)
+    save_card(card or examined(), work.folder / "evals")
     described = {"verdict": PASSED, "examples": examples, "forgotten": forgotten}
-    card = work.folder / "evals" / "evalcard.json"
-    published(work, store, version, work.folder / "peft", adapter=card, described=described)
+    adapter = work.folder / "peft" / "weights"
+    published(work, store, version, work.folder / "peft", adapter=adapter, described=described)
     return store
 
 
@@ -106,6 +127,52 @@ def test_only_what_learned_it_is_tainted(work: Work) -> None:
     publish(work, "v3", [BOBS.id], forgotten=work.journal.last_forgotten())
     follow(work)
     store.may_speak("v3")
+
+
+def test_an_eval_card_loses_the_words_of_what_was_forgotten_and_keeps_its_figures(work: Work) -> None:
+    store = publish(work, "v1", [OWN.id], card=examined(sources=[[BOBS.id], [OWN.id]]))
+    before = store.card("v1")
+    follow(work)
+    assert store.card("v1") == before
+
+    forget_bob(work)
+    follow(work)
+
+    shown = json.dumps(store.card("v1")) + (store.folder("v1") / "evalcard.html").read_text(encoding="utf-8")
+    assert not any(words in shown for words in (BOBS.question, BOBS.answer, "Bob's now", "Bob's before"))
+    assert OWN.question in shown
+    assert "Own now" in shown
+    assert store.card("v1")["candidate"]["items"][0]["measures"] == before["candidate"]["items"][0]["measures"]
+    store.verify("v1")
+    store.may_speak("v1")
+
+
+def test_a_question_that_was_asked_with_a_forgotten_note_goes_too(work: Work) -> None:
+    store = publish(work, "v1", [OWN.id], card=examined(sources=[[BOBS.id], [OWN.id, BOBS.id]]))
+    forget_bob(work)
+    follow(work)
+
+    assert store.card("v1")["questions"] == ["", ""]
+
+
+def test_a_card_that_does_not_say_what_it_asked_keeps_no_words(work: Work) -> None:
+    store = publish(work, "v1", [OWN.id])
+    forget_bob(work)
+    follow(work)
+
+    assert store.card("v1")["references"] == ["", ""]
+
+
+def test_a_card_that_was_left_half_silenced_is_vouched_for_again(work: Work) -> None:
+    store = publish(work, "v1", [OWN.id], card=examined(sources=[[BOBS.id], [OWN.id]]))
+    forget_bob(work)
+    save_card(without(load_card(store.folder("v1")), {BOBS.id}), store.folder("v1"))
+    with pytest.raises(ServiceTrouble, match="changed"):
+        store.verify("v1")
+
+    follow(work)
+
+    store.verify("v1")
 
 
 def test_frozen_words_go_with_the_run_that_held_them(work: Work) -> None:
