@@ -8,11 +8,14 @@ comes back.
 
 import json
 import secrets
+import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
 
 from infra.database import settle
 from infra.errors import UserMistake
@@ -25,6 +28,10 @@ from memory.selection import Selection, Tombstone, is_undated, message_key
 # Lines of the journal by number.
 Lines = dict[int, Event]
 SAID = frozenset({Kind.MESSAGE, Kind.EDIT})
+# Erasing so many lines takes about a second on two busy cores. Who waits for an SQLite database looks every tenth of a
+# second whether it is free, and would never find it so between two batches without a pause.
+BATCH, PAUSE_S = 2000, 0.12
+Value = TypeVar("Value")
 # After every time that can be kept.
 LAST = "9999"
 COUNTED = {
@@ -59,32 +66,54 @@ class Forgotten:
         return self.tombstone.counts.get("events", 0)
 
 
+@dataclass(frozen=True)
+class Doomed:
+    """Everything that an erasure takes: lines by number, those first that repeat others, and what derives from them.
+
+    Found by reading alone, so that nobody waits for it; what was said, by key, includes what the twin said to it.
+    """
+
+    lines: Lines
+    said: dict[str, Message]
+    paired: tuple[Exchange, ...]
+    exchanges: frozenset[str]
+    passages: frozenset[str]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        kinds = Counter(COUNTED[event.kind] for event in self.lines.values() if event.kind in COUNTED)
+        return {"messages": len(self.said), "exchanges": len(self.exchanges), **kinds, "events": len(self.lines)}
+
+
 def forget(journal: Journal, selection: Selection, *, creator: frozenset[str], now: datetime) -> Forgotten:
-    """Erase everything that fits, and leave a tombstone, in one transaction."""
-    with journal.writing() as writer:
-        done = bury(writer, selection, creator=creator, now=now)
+    """Erase everything that fits, and leave a tombstone, which comes first: so it can be repeated if it is cut off."""
+    done, doomed = planned(journal, selection, now=now)
+    erase(journal, doomed, creator=creator, tombstone=done.tombstone)
+    # What was written while the others were looked for; from now on the tombstone keeps it out.
+    late = look(journal, lambda writer: covered(fitting(writer, selection).items(), done.tombstone))
+    erase(journal, late, creator=creator)
     settle(journal.engine)
     return done
 
 
-def rehearse(journal: Journal, selection: Selection, *, creator: frozenset[str], now: datetime) -> Forgotten:
-    """What `forget` would do, counted by doing it and taking it back: nothing is changed."""
-    with journal.writing() as writer:
-        found = bury(writer, selection, creator=creator, now=now)
-        writer.take_back()
-    return found
+def rehearse(journal: Journal, selection: Selection, *, now: datetime) -> Forgotten:
+    """What `forget` would do: nothing is changed."""
+    return planned(journal, selection, now=now)[0]
 
 
-def bury(writer: Writer, selection: Selection, *, creator: frozenset[str], now: datetime) -> Forgotten:
-    """Erase within a transaction, and keep the tombstone."""
-    gone = fitting(writer, selection)
-    counts, exchanges = erase(writer, gone, creator=creator)
+def planned(journal: Journal, selection: Selection, *, now: datetime) -> tuple[Forgotten, Doomed]:
+    """What is to go, and the tombstone for it."""
+    doomed = look(journal, lambda writer: fitting(writer, selection))
     receipt = name_uuid("forget", dumps(selection.described()), now.isoformat())
+    kept = replace(selection.sealed(salt(journal.tombstones())), undated=undated(selection, doomed.lines))
     # Platforms date messages by the second: what is said in the second of the forgetting is not from before it.
-    kept = replace(selection.sealed(salt(writer)), undated=undated(selection, gone))
-    tombstone = Tombstone(receipt, now.replace(microsecond=0), kept, counts)
-    writer.put_tombstone(tombstone)
-    return Forgotten(tombstone, tuple(sorted(exchanges)))
+    tombstone = Tombstone(receipt, now.replace(microsecond=0), kept, doomed.counts)
+    return Forgotten(tombstone, tuple(sorted(doomed.exchanges))), doomed
+
+
+def covered(found: Iterable[tuple[int, Event]], tombstone: Tombstone) -> Lines:
+    """The lines that a tombstone must not let back."""
+    return {seq: event for seq, event in found if tombstone.covers(event)}
 
 
 def undated(selection: Selection, gone: Lines) -> frozenset[str]:
@@ -103,13 +132,15 @@ def bury_again(journal: Journal, tombstones: Iterable[Tombstone], *, last: int, 
     known = {each.receipt: each.lifted for each in journal.tombstones()}
     fresh = [each for each in tombstones if each.receipt not in known or (each.lifted and not known[each.receipt])]
     for tombstone in fresh:
-        with journal.writing() as writer:
-            gone = {seq: event for seq, event in lines(writer) if tombstone.covers(event)}
-            erase(writer, gone, creator=creator, after=last)
-            writer.put_tombstone(tombstone)
+        doomed = look(journal, partial(everything_covered, tombstone=tombstone))
+        erase(journal, doomed, creator=creator, after=last, tombstone=tombstone)
     if fresh:
         settle(journal.engine)
     return len(fresh)
+
+
+def everything_covered(writer: Writer, tombstone: Tombstone) -> Lines:
+    return covered(lines(writer), tombstone)
 
 
 def lift(journal: Journal, receipt: str) -> None:
@@ -135,7 +166,7 @@ def selection_of_exchange(journal: Journal, selection: Selection) -> Selection:
 
 def known_of(journal: Journal, person: str) -> list[dict[str, Any]]:
     """Everything the journal holds of one person, oldest first, as they may read it."""
-    with journal.writing() as writer:
+    with journal.looking() as writer:
         found = fitting(writer, Selection(person=person))
     return [
         {"when": time_text(each.at), "what": str(each.kind), "where": each.place, "content": each.payload}
@@ -143,27 +174,90 @@ def known_of(journal: Journal, person: str) -> list[dict[str, Any]]:
     ]
 
 
-def erase(
-    writer: Writer, gone: Lines, *, creator: frozenset[str], after: int = 0, pair: bool = True
-) -> tuple[dict[str, int], set[str]]:
-    """Delete lines, what they said and what repeats it, and bring everything derived from them up to date.
+def look(journal: Journal, choose: Callable[[Writer], Lines]) -> Doomed:
+    """What goes with the lines that are chosen; writers go on meanwhile."""
+    with journal.looking() as writer:
+        gone = choose(writer)
+        said = messages_of(writer, gone.values())
+        paired = tuple(paired_from(writer, said.values()))
+        exchanges = {event.message_id for event in gone.values() if event.kind is Kind.EXCHANGE}
+        exchanges |= {each.id for each in paired}
+        passages = frozenset(passages_of(writer, gone))
+        # What was forgotten before too: an erasure that was cut off may have left what repeats it.
+        learned = exchanges | passages | (writer.all_forgotten() if gone else set())
+        repeats = repeating(writer, gone, said.values(), learned=learned)
+        said |= twin_replies(writer, [*gone.values(), *repeats.values()], said.values())
+        return Doomed(repeats | gone | lines_of(writer, said.values()), said, paired, frozenset(exchanges), passages)
 
-    Returns the counts of what went and the ids of its exchanges. Without `pair` conversations are not paired again.
+
+def erase(
+    journal: Journal,
+    doomed: Doomed,
+    *,
+    creator: frozenset[str],
+    after: int = 0,
+    pair: bool = True,
+    tombstone: Tombstone | None = None,
+) -> None:
+    """Delete what is doomed: first what answers, at once and with the tombstone if there is one, then line by line.
+
+    In batches, because others who write wait for each. Every batch is whole, and the order is such that an erasure
+    which is cut off answers from nothing any more, and finds the rest when it is repeated. Without `pair` conversations
+    are not paired again.
     """
-    said = messages_of(writer, gone.values())
-    paired = list(paired_from(writer, said.values()))
-    exchanges = {event.message_id for event in gone.values() if event.kind is Kind.EXCHANGE}
-    exchanges |= {each.id for each in paired}
-    passages = {event.message_id for event in gone.values() if event.kind is Kind.PASSAGE}
-    gone = gone | repeating(writer, gone, said.values(), learned=exchanges | passages)
-    said = said | twin_replies(writer, gone.values(), said.values())
-    deleted = sum(erase_message(writer, message) for message in said.values())
-    deleted += sum(erase_line(writer, seq, event) for seq, event in gone.items())
-    drop_derived(writer, exchanges, passages, after=after)
-    for where, moments in touched_by([*said.values(), *paired]).items() if pair else ():
+    for messages in batches(doomed.said.values()):
+        with journal.writing() as writer:
+            writer.hide_messages(messages)
+    with journal.writing() as writer:
+        if tombstone is not None:
+            writer.put_tombstone(tombstone)
+        drop_derived(writer, doomed, after=after)
+    for batch in batches(doomed.lines.items()):
+        with journal.writing() as writer:
+            erase_lines(writer, dict(batch))
+            said = {message_key(event) for _, event in batch if event.kind in SAID} & doomed.said.keys()
+            again(writer, [doomed.said[key] for key in said] if pair else [], creator=creator)
+    for exchanges in batches(doomed.paired if pair else ()):
+        with journal.writing() as writer:
+            again(writer, exchanges, creator=creator)
+
+
+def batches(values: Iterable[Value]) -> Iterator[list[Value]]:
+    """The values in batches, with a pause between two in which somebody else gets their turn."""
+    iterator = iter(values)
+    batch = list(islice(iterator, BATCH))
+    while batch:
+        yield batch
+        if batch := list(islice(iterator, BATCH)):
+            time.sleep(PAUSE_S)
+
+
+def again(writer: Writer, values: Iterable[Message | Exchange], *, creator: frozenset[str]) -> None:
+    """Pair the conversations again that messages or exchanges stood in."""
+    for where, moments in touched_by(values).items():
         pair_again(writer, where, moments, creator=creator)
-    kinds = Counter(COUNTED[event.kind] for event in gone.values() if event.kind in COUNTED)
-    return {"messages": len(said), "exchanges": len(exchanges), **kinds, "events": deleted}, exchanges
+
+
+def drop_derived(writer: Writer, doomed: Doomed, *, after: int) -> None:
+    """Take exchanges and passages out of what answers, and tell the index."""
+    for identity in sorted(doomed.exchanges):
+        drop_exchange(writer, identity, after=after)
+    for identity in sorted(doomed.passages):
+        writer.drop_passage(identity)
+
+
+def erase_lines(writer: Writer, batch: Lines) -> None:
+    """Lines of the journal, with the messages that they say."""
+    for seq, event in batch.items():
+        if event.kind in SAID:
+            writer.run(
+                "DELETE FROM messages WHERE platform = :platform AND place = :place AND message_id = :id",
+                platform=event.platform,
+                place=event.place,
+                id=event.message_id,
+            )
+        erase_line(writer, seq, event)
+    drop_documents(writer)
 
 
 def fitting(writer: Writer, selection: Selection) -> Lines:
@@ -281,45 +375,50 @@ def touched_by(values: Iterable[Message | Exchange]) -> Touched:
     return touched
 
 
-def erase_message(writer: Writer, message: Message) -> int:
-    """A message with all its edits; returns how many lines of the journal that was."""
-    names = {"platform": message.place.platform, "place": message.place.id, "id": message.id}
-    writer.run("DELETE FROM messages WHERE platform = :platform AND place = :place AND message_id = :id", **names)
-    deleted = writer.run(
-        "DELETE FROM events WHERE platform = :platform AND place = :place AND message_id = :id "
-        "AND kind IN ('message', 'edit') RETURNING seq",
-        **names,
-    )
-    return len(deleted)
-
-
-def erase_line(writer: Writer, seq: int, event: Event) -> int:
+def erase_line(writer: Writer, seq: int, event: Event) -> None:
     """One line of the journal, if it is still there, and what it put into the small tables."""
-    deleted = writer.run("DELETE FROM events WHERE seq = :seq RETURNING seq", seq=seq)
+    writer.run("DELETE FROM events WHERE seq = :seq", seq=seq)
     if event.kind is Kind.QUESTION:
         erase_question(writer, event.message_id)
     if event.kind is Kind.CONSENT:
         place = place_from(event.payload["place"])
         person, key = event.author.key, place.key
         writer.run("DELETE FROM consents WHERE person = :person AND place = :place", person=person, place=key)
-    return len(deleted)
 
 
-def drop_derived(writer: Writer, exchanges: Iterable[str], passages: Iterable[str], *, after: int) -> None:
-    """Take exchanges, and passages of which no line is left, out of what answers, and tell the index."""
-    for identity in sorted(exchanges):
-        writer.drop_exchange(identity)
-        writer.run("DELETE FROM document_exchanges WHERE exchange_id = :id", id=identity)
-        writer.mark_forgotten(identity, after=after)
-        writer.run(
-            "DELETE FROM notices WHERE question_id IN (SELECT a.question_id FROM inbox_askers a "
-            "JOIN inbox i ON i.number = a.number WHERE i.exchange_id = :id)",
-            id=identity,
+def drop_exchange(writer: Writer, identity: str, *, after: int) -> None:
+    """Take an exchange out of what answers, tell the index, and keep its id for those who learned it."""
+    writer.drop_exchange(identity)
+    writer.run("DELETE FROM document_exchanges WHERE exchange_id = :id", id=identity)
+    writer.mark_forgotten(identity, after=after)
+    writer.run(
+        "DELETE FROM notices WHERE question_id IN (SELECT a.question_id FROM inbox_askers a "
+        "JOIN inbox i ON i.number = a.number WHERE i.exchange_id = :id)",
+        id=identity,
+    )
+
+
+def passages_of(writer: Writer, gone: Lines) -> Iterator[str]:
+    """The passages of which no line is left."""
+    for identity in {event.message_id for event in gone.values() if event.kind is Kind.PASSAGE}:
+        rows = writer.run("SELECT seq FROM events WHERE kind = 'passage' AND message_id = :id", id=identity)
+        if all(row["seq"] in gone for row in rows):
+            yield identity
+
+
+def lines_of(writer: Writer, said: Iterable[Message]) -> Lines:
+    """The lines that say or edit messages."""
+    found: Lines = {}
+    for message in said:
+        rows = writer.run(
+            "SELECT * FROM events WHERE platform = :platform AND place = :place AND message_id = :id "
+            "AND kind IN ('message', 'edit')",
+            platform=message.place.platform,
+            place=message.place.id,
+            id=message.id,
         )
-    for identity in sorted(passages):
-        if not writer.run("SELECT 1 FROM events WHERE kind = 'passage' AND message_id = :id LIMIT 1", id=identity):
-            writer.drop_passage(identity)
-    drop_documents(writer)
+        found.update((row["seq"], event_of(row)) for row in rows)
+    return found
 
 
 def drop_documents(writer: Writer) -> None:
@@ -335,9 +434,9 @@ def drop_documents(writer: Writer) -> None:
     )
 
 
-def salt(writer: Writer) -> str:
+def salt(tombstones: Iterable[Tombstone]) -> str:
     """One for all seals of a journal, so that a person is hashed once, however many were forgotten."""
-    sealed = (each.selection.person for each in writer.tombstones() if each.selection.person)
+    sealed = (each.selection.person for each in tombstones if each.selection.person)
     return next((person.split("$")[1] for person in sealed), "") or secrets.token_hex(8)
 
 

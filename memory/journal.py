@@ -141,6 +141,12 @@ class Journal:
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
             yield Writer(connection)
 
+    @contextmanager
+    def looking(self) -> Iterator["Writer"]:
+        """One view for whoever is to write later: a writer that must not write yet, and that nobody waits for."""
+        with reading(self._engine) as connection:
+            yield Writer(connection)
+
     def events(
         self, *, kind: Kind | None = None, place: str | None = None, after: int = 0, limit: int = BATCH
     ) -> list[tuple[int, Event]]:
@@ -432,10 +438,6 @@ class Writer:
         """SQL for a text inside a column of JSON."""
         return json_text(self._connection.engine, column, *path)
 
-    def take_back(self) -> None:
-        """Undo everything of this transaction; nothing may follow in it."""
-        self._connection.rollback()
-
     def append(self, event: Event) -> bool:
         """Add one `cleaned` event; False when the same event is already there, whatever this one's payload says."""
         return bool(
@@ -485,6 +487,17 @@ class Writer:
             id=message_id,
             at=time_text(at),
         )
+
+    def hide_messages(self, messages: Sequence[Message]) -> None:
+        """Mark messages as deleted: nothing is paired from them any more. There is at least one."""
+        rows = [{"platform": each.place.platform, "place": each.place.id, "id": each.id} for each in messages]
+        statement = "UPDATE messages SET deleted = 1 WHERE platform = :platform AND place = :place AND message_id = :id"
+        self._connection.execute(sa.text(statement), rows)
+
+    def all_forgotten(self) -> set[str]:
+        """The ids of all exchanges that were ever forgotten and have not come back."""
+        rows = self.run("SELECT exchange_id FROM forgotten WHERE exchange_id NOT IN (SELECT id FROM exchanges)")
+        return {row["exchange_id"] for row in rows}
 
     def neighbours(self, platform: str, place: str, message_id: str) -> list[dict[str, Any]]:
         """Thread and time of a message and of those that reply to it, wherever in the place they stand."""

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from infra.database import settle
 from memory.codec import time_text
-from memory.forget import Lines, erase, lines
+from memory.forget import Lines, erase, lines, look
 from memory.journal import Journal, Writer, exchange_of
 from memory.messages import Event, Kind
 from memory.selection import message_key, places_of
@@ -46,19 +46,20 @@ class Retention:
 
 
 def expire(journal: Journal, rule: Retention, *, creator: frozenset[str], now: datetime) -> Mapping[str, int]:
-    """Erase what has expired, in one transaction; returns the counts of what went."""
+    """Erase what has expired; returns the counts of what went."""
     if not rule.shortest:
         return {}
-    before = time_text(now - timedelta(days=rule.shortest))
-    with journal.writing() as writer:
-        old = lines(writer, before=before)
+
+    def expired(writer: Writer) -> Lines:
+        old = lines(writer, before=time_text(now - timedelta(days=rule.shortest)))
         gone = {seq: event for seq, event in old if rule.expired(event, creator=creator, now=now)}
-        if not rule.exchanges:
-            gone = without_exchanges(writer, gone)
-        # Not paired again: with the talk between them gone, what is left would make pairs that never were.
-        counts, _ = erase(writer, gone, creator=creator, pair=False)
+        return gone if rule.exchanges else without_exchanges(writer, gone)
+
+    doomed = look(journal, expired)
+    # Not paired again: with the talk between them gone, what is left would make pairs that never were.
+    erase(journal, doomed, creator=creator, pair=False)
     settle(journal.engine)
-    return counts
+    return doomed.counts
 
 
 def without_exchanges(writer: Writer, gone: Lines) -> Lines:

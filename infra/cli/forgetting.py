@@ -57,7 +57,7 @@ def forget(home: Path | None, wanted: Wanted, *, dry_run: bool, yes: bool, as_js
     journal = open_journal(settings)
     selection = selection_for(journal, wanted)
     if dry_run or not yes:
-        planned = rehearse(journal, selection, creator=settings.answering, now=now())
+        planned = rehearse(journal, selection, now=now())
         if dry_run:
             tell_counts("Would go", planned.tombstone.counts, as_json=as_json)
             return

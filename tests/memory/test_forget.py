@@ -1,20 +1,23 @@
 """What is forgotten is gone from everywhere that memory keeps it, and nothing else is."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import memory.forget
 from infra.errors import UserMistake
-from memory.forget import Forgotten, forget, known_of, lift, rehearse, selection_of_exchange
+from memory.forget import Forgotten, Lines, forget, known_of, lift, rehearse, selection_of_exchange
 from memory.importers.records import ImportContext
 from memory.importing import import_paths
-from memory.journal import Journal
+from memory.journal import Journal, Writer
 from memory.members import Members
-from memory.messages import Answer, Note, Person, Source, name_uuid
+from memory.messages import Answer, Kind, Note, Person, Source, name_uuid
 from memory.remember import (
     answer_event,
     choice_event,
@@ -149,6 +152,54 @@ def test_forgetting_twice_finds_nothing_more(journal: Journal) -> None:
     assert (again.messages, again.exchanges, again.events) == (0, (), 0)
 
 
+def test_a_forgetting_that_is_cut_off_answers_nothing_and_ends_when_it_is_repeated(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lived(journal)
+    whole = rehearse(journal, Selection(person=BOB.key), now=LATER).tombstone.counts
+    batches, erase_lines = count(), memory.forget.erase_lines
+
+    def dying(writer: Writer, batch: Lines) -> None:
+        if next(batches) == 2:
+            raise KeyboardInterrupt
+        erase_lines(writer, batch)
+
+    monkeypatch.setattr(memory.forget, "BATCH", 2)
+    monkeypatch.setattr(memory.forget, "erase_lines", dying)
+    with pytest.raises(KeyboardInterrupt):
+        forgotten(journal, person=BOB.key)
+
+    assert asked_of(journal) == {"Which flour?", "Own?"}
+    # What is said next in the same conversation pairs nothing of what is still in the journal.
+    remember(journal, [message_event(said("90", ADA, "Warm, I said."), Source.TELEGRAM_GROUP)], creator=CREATOR)
+    assert asked_of(journal) == {"Which flour?", "Own?"}
+    assert known_of(journal, BOB.key)
+
+    rest = forgotten(journal, person=BOB.key)
+
+    assert 0 < rest.events == whole["events"] - 4
+    assert known_of(journal, BOB.key) == []
+    assert not any(event.kind is Kind.ANSWER for _, event in journal.events())
+
+
+def test_others_write_while_much_is_forgotten(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    lived(sqlite_journal)
+    written: list[int] = []
+
+    def between(values: Iterable[Any]) -> Iterator[list[Any]]:
+        for value in values:
+            new = message_event(said(f"9{len(written)}", CHARLIE, "Hello?", minutes=999), Source.TELEGRAM_GROUP)
+            written.append(remember(sqlite_journal, [new], creator=CREATOR).appended)
+            yield [value]
+
+    monkeypatch.setattr(memory.forget, "batches", between)
+    forgotten(sqlite_journal, person=BOB.key)
+
+    assert len(written) > 5
+    assert all(written)
+    assert known_of(sqlite_journal, BOB.key) == []
+
+
 def test_everything_known_of_a_person_can_be_shown_to_them(journal: Journal) -> None:
     lived(journal)
 
@@ -195,7 +246,7 @@ def test_a_rehearsal_counts_and_changes_nothing(journal: Journal) -> None:
     lived(journal)
     before = journal.counts(), journal.inbox(), journal.tombstones()
 
-    planned = rehearse(journal, Selection(person=BOB.key), creator=CREATOR, now=LATER)
+    planned = rehearse(journal, Selection(person=BOB.key), now=LATER)
 
     assert (journal.counts(), journal.inbox(), journal.tombstones()) == before
     done = forgotten(journal, person=BOB.key)
