@@ -12,11 +12,12 @@ from datetime import datetime
 from typing import Any, Literal
 
 from bot.community import Community
-from bot.screens import Button, Caller, Form, Screen
+from bot.screens import Button, Caller, Form, Screen, why_line
 from infra.adapters import SHARE, check_share
 from infra.errors import Refused, ServiceTrouble, UnderstudyError, UserMistake
 from memory.forget import Forgotten, known_of
 from memory.journal import Judged
+from memory.messages import Note
 from memory.remember import choice_event, consent_event, listening_event
 from memory.selection import Selection
 
@@ -338,8 +339,14 @@ async def memory(community: Community, caller: Caller, options: Options) -> Scre
     if options.get("action", "").strip().lower() == "purge":
         return sure(community, caller, "memory_purge_sure", action="purge:here", yes="forget_yes")
     found = await community.operate(lambda: community.twin.recollect(options.get("words", ""), caller.place))
-    notes = "\n\n".join(f"{note.score:.2f} **{note.question or note.source}**\n{note.text}" for note in found.notes)
+    notes = "\n\n".join(found_line(note, caller.language) for note in found.notes)
     return community.screen("memory_found" if notes else "memory_nothing", caller, notes=notes)
+
+
+def found_line(note: Note, language: str) -> str:
+    """A note as who looks into memory reads it."""
+    heading = f"{note.score:.2f} **{note.question or note.source}**"
+    return f"{heading}\n{note.text}\n*{why_line(note, language=language)}*"
 
 
 async def purge_here(community: Community, caller: Caller) -> Screen:

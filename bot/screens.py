@@ -4,10 +4,13 @@ import re
 from dataclasses import dataclass
 
 from bot.wording import say
-from memory.messages import Answer, Person, Place
+from memory.messages import Answer, Note, Person, Place
 
 # Nothing in a label may become markup, a mention or a link of its own.
 UNSAFE = re.compile(r"[\[\]()<>*_`~|@#\\\n]+")
+
+# Of the question's words that a note has so many are shown.
+MOST_WORDS = 5
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,22 @@ def source(number: int, label: str, url: str) -> str:
     short = words if len(words) <= 60 else f"{words[:59].rstrip()}…"
     linked = re.fullmatch(r"https?://[^\s()<>]+", url)
     return f"{number} [{short}]({url})" if linked else f"{number} {short}"
+
+
+def why_line(note: Note, *, language: str) -> str:
+    """Why a note was chosen, for whoever asks: whose word it is, what it replaced, what of the question is in it."""
+    why = note.why
+    parts = [
+        say(f"why_{why.authority}", language),
+        say("why_linked", language) if why.linked else "",
+        say("why_names", language, name=plain(why.names)) if why.names else "",
+        say("why_replaced", language, date=f"{why.replaced:%Y-%m-%d}") if why.replaced else "",
+        say("why_answers", language, answers=why.answers) if why.answers > 1 else "",
+        say("why_askers", language, askers=why.askers) if why.askers > 1 else "",
+        say("why_words", language, words=", ".join(map(plain, why.words[:MOST_WORDS]))) if why.words else "",
+        say("why_close", language, share=f"{why.cosine:.0%}") if why.cosine else "",
+    ]
+    return " · ".join(part for part in parts if part)
 
 
 def plain(text: str) -> str:

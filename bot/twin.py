@@ -63,6 +63,11 @@ class Twin:
         self._asked: dict[str, deque[float]] = {}
         self._answering: set[str] = set()
 
+    @property
+    def language(self) -> str:
+        """The language it speaks where the member's is not known."""
+        return self._manner.persona.language
+
     async def answer(
         self, message: Message, reply: Reply, *, source: Source, language: str = "", offers: bool = False
     ) -> Answer:
@@ -219,7 +224,10 @@ class Twin:
 
     def recollect(self, words: str, place: Place) -> Recollection:
         """What memory has on some words, as far as `place` may see it."""
-        return self._recall.recall(words, scope=Scope(place.community), limit=self._manner.notes)
+        manner = self._manner
+        return self._recall.recall(
+            words, scope=Scope(place.community), limit=manner.notes, budget_tokens=manner.budget_tokens
+        )
 
     def _recollect(self, message: Message, history: Sequence[Turn]) -> Recollection:
         """Notes for the message; when it finds none, for it and the question before it together."""

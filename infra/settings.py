@@ -104,7 +104,7 @@ class RecallSettings(Section):
     """`threshold` is the least confidence, 0 to 1, with which the twin answers; None takes the calibrated one."""
 
     limit: Annotated[int, Field(ge=1, le=10)] = 2
-    budget_tokens: Annotated[int, Field(ge=50, le=8000)] = 320
+    budget_tokens: Annotated[int, Field(ge=50, le=1200)] = 320
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
 
 

@@ -19,7 +19,7 @@ from memory.encode import IS_CJK, RUNS, stem, stop_terms
 KINDS = (
     ("why", re.compile(r"\bwhy\b|为什么|为啥|为何|什么原因")),
     ("when", re.compile(r"\bwhen\b|\bwhat time\b|什么时候|何时")),
-    ("where", re.compile(r"\bwhere\b|哪里|哪儿|在哪")),
+    ("where", re.compile(r"\bwhere\b|在哪[里儿]?|哪里|哪儿")),
     ("who", re.compile(r"\bwho(?:se)?\b|谁")),
     ("how much", re.compile(r"多少|几")),
     ("how long", re.compile(r"多久|多长")),

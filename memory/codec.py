@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from infra.errors import UserMistake
-from memory.messages import Answer, Event, Exchange, Message, Note, Passage, Person, Place, Source
+from memory.messages import Answer, Event, Exchange, Message, Note, Passage, Person, Place, Source, Why
 
 # No chat is older; exports write the year 1 where they know no date, and dates far out overflow what is read around.
 YEARS = range(1970, 2200)
@@ -113,7 +113,13 @@ def answer_from(found: Mapping[str, Any]) -> Answer:
 
 
 def note_from(found: Mapping[str, Any]) -> Note:
-    return Note(**{**found, "at": time_of(found["at"])})
+    return Note(**{**found, "at": time_of(found["at"]), "why": why_from(found.get("why", {}))})
+
+
+def why_from(found: Mapping[str, Any]) -> Why:
+    """Answers that were journalled before notes told why have nothing to tell."""
+    replaced = found.get("replaced")
+    return Why(**{**found, "words": tuple(found.get("words", ())), "replaced": time_of(replaced) if replaced else None})
 
 
 def who_where_when(found: Mapping[str, Any], who: str) -> dict[str, Any]:

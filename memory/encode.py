@@ -10,8 +10,10 @@ import re
 import unicodedata
 import zlib
 from collections import Counter
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,8 @@ from memory.prepared import Prepared, is_prepared, prepare
 log = logging.getLogger(__name__)
 
 # Okapi BM25 (Robertson and Zaragoza 2009), the values Lucene and Qdrant take too. The average lengths are fixed, as a
-# collection that grows would otherwise need every weight again; 40 terms is what the exchanges we measured have, and
-# 150 what pieces of documents are cut to.
+# collection that grows would otherwise need every weight again. In words, or characters of Chinese, 40 is what the
+# exchanges we measured have, and 150 about what pieces of documents are cut to.
 K1, B = 1.2, 0.75
 EXCHANGE_TERMS, PASSAGE_TERMS = 40.0, 150.0
 
@@ -68,6 +70,19 @@ def content_terms(text: str) -> set[str]:
     return {term for term in terms(text) if term not in stops and not (IS_CJK.match(term) and set(term) <= stops)}
 
 
+def shared_words(question: str, known: Set[str]) -> tuple[str, ...]:
+    """The words of a question that are among `known` terms, as they were asked; of Chinese the longest stretches."""
+    runs = RUNS.findall(unicodedata.normalize("NFKC", question))
+    words = [word for run in runs for word in (stretches(run, known) if IS_CJK.match(run) else [run])]
+    return tuple(dict.fromkeys(word for word in words if content_terms(word) & known))
+
+
+def stretches(run: str, known: Set[str]) -> list[str]:
+    """Parts of a run of CJK in which every pair of neighbours is known."""
+    joined = "".join(one + ("" if one + other in known else " ") for one, other in pairwise(f"{run} "))
+    return [part for part in joined.split() if len(part) > 1 or part in known]
+
+
 @cache
 def stop_terms() -> frozenset[str]:
     return frozenset({*STOP, *(stem(word) for word in STOP)})
@@ -88,11 +103,16 @@ def stemmer() -> Any:
 def document_weights(text: str, *, average: float = EXCHANGE_TERMS) -> Sparse:
     """BM25 weights of a document's terms, without IDF: the index knows how rare a term is.
 
-    `average` is how many terms documents of its kind have.
+    `average` is how long documents of its kind are.
     """
     counts = Counter(terms(text))
-    length = K1 * (1 - B + B * sum(counts.values()) / average)
+    length = K1 * (1 - B + B * length_of(counts) / average)
     return sparse({term: count * (K1 + 1) / (count + length) for term, count in counts.items()})
+
+
+def length_of(counts: Mapping[str, int]) -> int:
+    """How long a text of these terms is: a pair of CJK characters is made of two that count already."""
+    return sum(count for term, count in counts.items() if len(term) != 2 or not IS_CJK.match(term))
 
 
 def query_weights(text: str) -> Sparse:

@@ -23,6 +23,7 @@ from memory.importing import import_paths
 from memory.index import Index
 from memory.journal import Journal
 from memory.messages import Exchange, Person, Place, Source, name_uuid
+from memory.prompt import MOST_TOKENS
 from memory.recall import EVERYBODY, Recall, Recaller, Recollection
 from memory.remember import exchange_event, remember
 from memory.vectors import EdgeStore, Scope
@@ -166,7 +167,13 @@ class Nothing:
     """L0 that finds nothing, so that the graph has everything to do and only the graph is measured."""
 
     def recall(
-        self, question: str, *, scope: Scope = EVERYBODY, limit: int = 2, excluded: frozenset[str] = frozenset()
+        self,
+        question: str,
+        *,
+        scope: Scope = EVERYBODY,
+        limit: int = 2,
+        budget_tokens: int = MOST_TOKENS,
+        excluded: frozenset[str] = frozenset(),
     ) -> Recollection:
         return Recollection((), 0.0, {})
 

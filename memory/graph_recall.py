@@ -14,10 +14,11 @@ from typing import Literal, Protocol
 from memory.graph import Graph
 from memory.graph_store import GraphStore
 from memory.journal import Journal
-from memory.messages import Exchange, Note, Passage
+from memory.messages import Exchange, Note, Passage, Why
+from memory.prompt import MOST_TOKENS, fitted
 from memory.ranking import timings
 from memory.readings import names_in
-from memory.recall import EVERYBODY, Recollection, note_of, noted
+from memory.recall import EVERYBODY, Recollection, authority_of, note_of, noted, sees
 from memory.vectors import Scope
 
 Kind = Literal["connection", "change", "overview"]
@@ -65,7 +66,13 @@ class Excluding(Protocol):
     """L0, which can be asked to leave something out."""
 
     def recall(
-        self, question: str, *, scope: Scope = EVERYBODY, limit: int = 2, excluded: frozenset[str] = frozenset()
+        self,
+        question: str,
+        *,
+        scope: Scope = EVERYBODY,
+        limit: int = 2,
+        budget_tokens: int = MOST_TOKENS,
+        excluded: frozenset[str] = frozenset(),
     ) -> Recollection: ...
 
 
@@ -76,15 +83,21 @@ class GraphRecall:
         self._recall, self._journal, self._store = recall, journal, store
 
     def recall(
-        self, question: str, *, scope: Scope = EVERYBODY, limit: int = 2, excluded: frozenset[str] = frozenset()
+        self,
+        question: str,
+        *,
+        scope: Scope = EVERYBODY,
+        limit: int = 2,
+        budget_tokens: int = MOST_TOKENS,
+        excluded: frozenset[str] = frozenset(),
     ) -> Recollection:
         """The notes of L0 as they are, with up to three more for a question that wants the graph."""
-        found = self._recall.recall(question, scope=scope, limit=limit, excluded=excluded)
+        found = self._recall.recall(question, scope=scope, limit=limit, budget_tokens=budget_tokens, excluded=excluded)
         began = time.perf_counter()
         added = self._added(question, found.notes, scope, excluded)
         marks = {**found.timings_ms, **timings({"graph": time.perf_counter() - began})}
         sure = max(found.confidence, SURE) if added else found.confidence
-        return Recollection(beside(added, found.notes), sure, marks)
+        return Recollection(fitted(beside(added, found.notes), budget_tokens), sure, marks)
 
     def _added(self, question: str, notes: Sequence[Note], scope: Scope, excluded: frozenset[str]) -> list[Note]:
         if not any(cue.search(question) for _, cue in CUES):
@@ -103,9 +116,9 @@ class GraphRecall:
         """What may be shown of the sources, in their order."""
         values: list[Exchange | Passage] = [*self._journal.exchanges(sources), *self._journal.passages(sources)]
         seen = [
-            noted(note_of(each), SURE)
+            replace(noted(note_of(each), SURE), why=Why(authority=authority_of(each), linked=True))
             for each in values
-            if each.place.community == scope.community and each.place.visibility in scope.visibility
+            if sees(scope, each.place)
         ]
         return sorted(seen, key=lambda note: sources.index(note.id))
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -42,6 +42,7 @@ from memory.messages import (
 )
 from memory.migrations import MIGRATIONS
 from memory.selection import Selection, Tombstone, selection_from
+from memory.standing import question_form
 
 Derived = Literal["exchange", "passage"]
 Operation = Literal["upsert", "delete"]
@@ -313,6 +314,32 @@ class Journal:
         """All exchanges by time, or those of `ids` that there are. Streams: memory holds one batch."""
         yield from (exchange_from(found) for found in self._payloads("exchanges", ids, order="at"))
 
+    def alike(self, ids: Sequence[str]) -> list[tuple[str, Exchange]]:
+        """Those of `ids` that there are, and every other answer to the same questions, each with its question's form.
+
+        The form is worked out when an exchange is written, so this reads as many rows as it returns.
+        """
+        rows = self._among(
+            "SELECT form, payload FROM exchanges WHERE form IN (SELECT form FROM exchanges WHERE id IN :values)", ids
+        )
+        return [(row["form"], exchange_of(row["payload"])) for row in rows]
+
+    def answers_to(self, form: str) -> list[Exchange]:
+        """Every answer to the question of this normal form."""
+        rows = self._rows("SELECT payload FROM exchanges WHERE form = :form", form=form)
+        return [exchange_of(row["payload"]) for row in rows]
+
+    def waited(self, forms: Sequence[str]) -> dict[str, set[str]]:
+        """Who asked these questions when memory had no answer, by the question's form, as person keys."""
+        found: dict[str, set[str]] = {}
+        for row in self._among(
+            "SELECT i.normalised AS form, a.payload FROM inbox i JOIN inbox_askers a ON a.number = i.number "
+            "WHERE i.normalised IN :values",
+            forms,
+        ):
+            found.setdefault(row["form"], set()).add(person_from(json.loads(row["payload"])["asker"]).key)
+        return found
+
     def last_forgotten(self) -> int:
         """The number of the latest forgetting; what is read of the journal after this call holds nothing before it."""
         return int(self._rows("SELECT coalesce(max(seq), 0) AS n FROM forgotten")[0]["n"])
@@ -412,11 +439,14 @@ class Journal:
             last = (rows[-1]["sorted"], rows[-1]["id"])
 
     def _by_ids(self, table: str, ids: Sequence[str]) -> list[dict[str, Any]]:
-        statement = sa.text(f"SELECT payload FROM {table} WHERE id IN :ids").bindparams(
-            sa.bindparam("ids", expanding=True)
-        )
+        return [
+            json.loads(row["payload"]) for row in self._among(f"SELECT payload FROM {table} WHERE id IN :values", ids)
+        ]
+
+    def _among(self, statement: str, values: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows of a statement that compares something with a list of `:values`."""
         with reading(self._engine) as connection:
-            return [json.loads(row.payload) for row in connection.execute(statement, {"ids": list(ids)})]
+            return [dict(row) for row in connection.execute(expanding(statement), {"values": list(values)}).mappings()]
 
     def _rows(self, statement: str, **values: Any) -> list[dict[str, Any]]:
         with reading(self._engine) as connection:
@@ -574,15 +604,16 @@ class Writer:
     def put_exchange(self, exchange: Exchange) -> None:
         """Add or replace an exchange, and tell the index."""
         self.run(
-            "INSERT INTO exchanges (id, place_key, at, pairing, community, payload) "
-            "VALUES (:id, :place, :at, :pairing, :community, :payload) ON CONFLICT (id) DO UPDATE SET "
+            "INSERT INTO exchanges (id, place_key, at, pairing, community, form, payload) "
+            "VALUES (:id, :place, :at, :pairing, :community, :form, :payload) ON CONFLICT (id) DO UPDATE SET "
             "place_key = excluded.place_key, at = excluded.at, pairing = excluded.pairing, "
-            "community = excluded.community, payload = excluded.payload",
+            "community = excluded.community, form = excluded.form, payload = excluded.payload",
             id=exchange.id,
             place=exchange.place.key,
             at=time_text(exchange.at),
             pairing=exchange.pairing,
             community=exchange.place.community,
+            form=question_form(exchange),
             payload=dumps(encoded(exchange)),
         )
         self.tell_index("upsert", "exchange", exchange.id)
@@ -765,6 +796,12 @@ class Writer:
 
 
 parsed = lru_cache(maxsize=None)(sa.text)
+
+
+@cache
+def expanding(statement: str) -> sa.TextClause:
+    """A statement whose `:values` is a list."""
+    return sa.text(statement).bindparams(sa.bindparam("values", expanding=True))
 
 
 @lru_cache(maxsize=KEPT)

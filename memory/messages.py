@@ -17,6 +17,8 @@ NAMESPACE = uuid.UUID("6f1f5d1e-0d3b-5d52-9a57-0a5d6c3e7b11")
 
 Role = Literal["creator", "teacher", "member", "twin", "bot"]
 Visibility = Literal["public", "members", "private"]
+# Whose word something is: the creator's own answer, a document of theirs, or what a teacher said for them.
+Authority = Literal["creator", "document", "teacher"]
 
 
 class Source(StrEnum):
@@ -171,6 +173,28 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Why:
+    """Why a note was chosen.
+
+    `words` of the question are in it, `coverage` of what it is about; `cosine` is what the embedder thinks, 0 when it
+    did not bring the note up. Of a
+    question with several `answers` this is the one that stands; `replaced` is when something else was said last, and
+    `askers` how many people have asked. `names` is who spoke, where the question names them. What the graph led to is
+    `linked`.
+    """
+
+    words: tuple[str, ...] = ()
+    coverage: float = 0.0
+    cosine: float = 0.0
+    authority: Authority = "creator"
+    answers: int = 1
+    askers: int = 0
+    replaced: datetime | None = None
+    names: str = ""
+    linked: bool = False
+
+
+@dataclass(frozen=True)
 class Note:
     """What recall hands to the model: an exchange or passage, where it is from and how well it fits (0 to 1)."""
 
@@ -182,6 +206,7 @@ class Note:
     at: datetime
     question: str = ""
     url: str = ""
+    why: Why = field(default_factory=Why)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,15 @@
 the same transaction; `outbox` lists what the vector index has yet to learn, `graph_outbox` what the graph has yet to.
 """
 
+import json
+
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from infra.database import Migration, serial
 from memory.alike import normal_form
+from memory.codec import exchange_from
+from memory.standing import question_form
 
 
 def m001_initial(connection: Connection) -> None:
@@ -153,6 +157,20 @@ INSERT INTO graph_outbox (id) SELECT id FROM exchanges UNION SELECT id FROM pass
 """
 
 
+def m011_questions_of_exchanges(connection: Connection) -> None:
+    """Exchanges know their question's form, so that recall finds every answer to it without comparing questions."""
+    connection.execute(sa.text("ALTER TABLE exchanges ADD COLUMN form TEXT NOT NULL DEFAULT ''"))
+    update = sa.text("UPDATE exchanges SET form = :form WHERE id = :id")
+    for identity, payload in connection.execute(sa.text("SELECT id, payload FROM exchanges")).all():
+        form = question_form(exchange_from(json.loads(payload)))
+        connection.execute(update, {"form": form, "id": identity})
+    for statement in (
+        "CREATE INDEX exchanges_by_form ON exchanges (form)",
+        "CREATE INDEX inbox_askers_by_number ON inbox_askers (number)",
+    ):
+        connection.execute(sa.text(statement))
+
+
 def m012_found_by_a_model(connection: Connection) -> None:
     """What a language model found in a source beside the rules, and in which text."""
     connection.execute(
@@ -173,5 +191,6 @@ MIGRATIONS: list[Migration] = [
     m007_tombstones,
     m008_exchanges_of_documents,
     m009_graph,
+    m011_questions_of_exchanges,
     m012_found_by_a_model,
 ]

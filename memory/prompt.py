@@ -9,12 +9,14 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from infra.voice.chat import Turn
 from memory.messages import Note
 from memory.persona import PersonaCard
 
+# The most that the notes for one answer may take together; `recall.budget_tokens` sets less.
+MOST_TOKENS = 1200
 # Bounds what one earlier turn may take: a 2k context must hold persona, notes, history, question and answer.
 HISTORY_TOKENS = 80
 
@@ -47,17 +49,24 @@ def system_text(persona: PersonaCard) -> str:
 
 def asking(notes: Sequence[Note], question: str, budget_tokens: int) -> str:
     """The user turn: numbered notes, then the question; the bare question when there are none."""
-    lines: list[str] = []
-    left = budget_tokens
-    for number, note in enumerate(notes, 1):
-        text = shorten(as_data(note.text), left)
-        if not text:
-            break
-        lines.append(f"[{number}] {text}")
-        left -= estimate_tokens(text)
-    if not lines:
+    kept = fitted([replace(note, text=as_data(note.text)) for note in notes], budget_tokens)
+    if not kept:
         return as_data(question)
-    return "Notes:\n" + "\n".join(lines) + f"\n\nQuestion: {as_data(question)}"
+    lines = "\n".join(f"[{number}] {note.text}" for number, note in enumerate(kept, 1))
+    return f"Notes:\n{lines}\n\nQuestion: {as_data(question)}"
+
+
+def fitted(notes: Sequence[Note], budget_tokens: int) -> tuple[Note, ...]:
+    """The notes that take `budget_tokens` together at most: the last is cut, and those after it are left out."""
+    kept: list[Note] = []
+    left = budget_tokens
+    for note in notes:
+        whole, text = note.text.strip(), shorten(note.text, left)
+        kept += [replace(note, text=text)] if text else []
+        if text != whole:
+            break
+        left -= estimate_tokens(text)
+    return tuple(kept)
 
 
 def as_data(text: str) -> str:

@@ -12,6 +12,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,12 +26,18 @@ from memory.journal import Journal
 from memory.messages import Passage, Source, name_uuid
 from memory.recall import DEPTH, Recall
 from memory.remember import passage_event, remember
-from memory.vectors import EdgeStore, Scope
+from memory.vectors import Collection, EdgeStore, Scope
 
 # Qdrant's own constant of reciprocal rank fusion.
 RRF_K = 2
 # Of a larger file so many questions are asked, evenly spread.
 MOST_QUESTIONS = 2_000
+# What has no date of its own.
+UNDATED = datetime(2026, 1, 1, tzinfo=UTC)
+# How LoCoMo dates a session.
+SESSION_TIME = "%I:%M %p on %d %B, %Y"
+# Whole paragraphs are compared, ten to a question.
+ROOM = 100_000
 # LoCoMo's questions about what was never said have no evidence to find.
 ADVERSARIAL = 5
 
@@ -50,12 +57,11 @@ class Corpus:
     passages: list[Passage] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
 
-    def add(self, document: str, position: int, text: str) -> str:
+    def add(self, document: str, position: int, text: str, *, at: datetime = UNDATED) -> str:
         """Add a passage; returns its id."""
         identity = name_uuid("quality", document, str(position))
-        now = datetime(2026, 1, 1, tzinfo=UTC)
         source = Source.CREATOR_DOCUMENT
-        self.passages.append(Passage(identity, document, position, "", text, CREATOR, PLACE, now, source))
+        self.passages.append(Passage(identity, document, position, "", text, CREATOR, PLACE, at, source))
         return identity
 
 
@@ -74,23 +80,36 @@ def finding(files: Sequence[Path], folder: Path, *, say: Callable[[str], None]) 
     return rows
 
 
-def asked(corpus: Corpus, folder: Path, encoder: Encoder) -> Iterator[tuple[str, tuple[list[str], frozenset[str]]]]:
-    """Every question of a corpus on every side: the side, and the ids it ranks first beside the right ones."""
+@contextmanager
+def searched(corpus: Corpus, folder: Path, encoder: Encoder) -> Iterator[tuple[Collection, Recall]]:
+    """What finds in a corpus: each search by itself, and recall."""
     journal = Journal.open(f"sqlite:///{folder / 'journal.db'}")
     remember(journal, [passage_event(each) for each in corpus.passages], creator=frozenset({CREATOR.key}))
     index = Index(journal, EdgeStore(folder / "index"), encoder)
     index.drain_all()
-    recall = Recall(journal, index)
-    for question in corpus.questions:
-        vector, words = encoder.dense([question.text])[0], query_weights(question.text)
-        dense = [hit.id for hit in index.collection.dense(vector, Scope(), DEPTH)]
-        sparse = [hit.id for hit in index.collection.sparse(words, Scope(), DEPTH)]
-        ours = [note.id for note in recall.recall(question.text, limit=10, least_share=0.0).notes]
-        sides = {"dense": dense, "bm25": sparse, "plain hybrid": reciprocal(dense, sparse), "ours": ours}
-        for side, found in sides.items():
-            yield side, (found[:10], question.gold)
+    yield index.collection, Recall(journal, index)
     index.close()
     journal.close()
+
+
+def asked(corpus: Corpus, folder: Path, encoder: Encoder) -> Iterator[tuple[str, tuple[list[str], frozenset[str]]]]:
+    """Every question of a corpus on every side."""
+    with searched(corpus, folder, encoder) as (collection, recall):
+        for question in corpus.questions:
+            yield from on_each_side(question, collection, recall, encoder)
+
+
+def on_each_side(
+    question: Question, collection: Collection, recall: Recall, encoder: Encoder
+) -> Iterator[tuple[str, tuple[list[str], frozenset[str]]]]:
+    """One question: the side, and the ids it ranks first beside the right ones."""
+    vector, words = encoder.dense([question.text])[0], query_weights(question.text)
+    dense = [hit.id for hit in collection.dense(vector, Scope(), DEPTH)]
+    sparse = [hit.id for hit in collection.sparse(words, Scope(), DEPTH)]
+    ours = [note.id for note in recall.recall(question.text, limit=10, budget_tokens=ROOM, least_share=0.0).notes]
+    sides = {"dense": dense, "bm25": sparse, "plain hybrid": reciprocal(dense, sparse), "ours": ours}
+    for side, found in sides.items():
+        yield side, (found[:10], question.gold)
 
 
 def reciprocal(*lists: Sequence[str]) -> list[str]:
@@ -123,9 +142,9 @@ def gain(ids: Sequence[str], gold: frozenset[str]) -> float:
     return sum(1 / math.log2(rank + 1) for rank, each in enumerate(ids, 1) if each in gold) / ideal
 
 
-def spread(corpora: Sequence[Corpus]) -> Sequence[Corpus]:
-    """The corpora with no more than `MOST_QUESTIONS` questions together."""
-    step = math.ceil(sum(len(corpus.questions) for corpus in corpora) / MOST_QUESTIONS) or 1
+def spread(corpora: Sequence[Corpus], most: int = MOST_QUESTIONS) -> Sequence[Corpus]:
+    """The corpora with no more than `most` questions together."""
+    step = math.ceil(sum(len(corpus.questions) for corpus in corpora) / most) or 1
     return [Corpus(corpus.passages, corpus.questions[::step]) for corpus in corpora]
 
 
@@ -145,9 +164,16 @@ def pairs(rows: Iterator[Mapping[str, Any]]) -> Corpus:
     """Questions and answers, each answer a document of its own."""
     corpus = Corpus()
     for number, row in enumerate(rows):
-        identity = corpus.add(f"answer {number}", 0, row["answer"])
+        identity = corpus.add(f"answer {number}", 0, row["answer"], at=moment(row.get("time")))
         corpus.questions.append(Question(row["question"], frozenset({identity})))
     return corpus
+
+
+def moment(time: float | str | None) -> datetime:
+    """When a row says that it was written, in seconds or as ISO text."""
+    if isinstance(time, str):
+        return datetime.fromisoformat(time)
+    return UNDATED if time is None else datetime.fromtimestamp(time, UTC)
 
 
 def squad(articles: Sequence[Mapping[str, Any]]) -> Corpus:
@@ -165,9 +191,10 @@ def conversation(value: Mapping[str, Any]) -> Corpus:
     corpus = Corpus()
     ids: dict[str, str] = {}
     for session in value["sessions"]:
+        at = datetime.strptime(session["time"], SESSION_TIME).replace(tzinfo=UTC)
         for position, turn in enumerate(session["turns"]):
             ids[turn["id"]] = corpus.add(
-                f"session {session['session']}", position, f"{turn['speaker']}: {turn['text']}"
+                f"session {session['session']}", position, f"{turn['speaker']}: {turn['text']}", at=at
             )
     for qa in value["qa"]:
         named = " ".join(qa.get("evidence") or ()).replace(";", " ").split()

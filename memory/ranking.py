@@ -4,8 +4,9 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import astuple, dataclass, replace
+from datetime import timedelta
 
-from memory.messages import Note
+from memory.messages import Authority, Note
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ WORDS = Weights(dense=0.0, bias=-4.1, cosine=0.0, coverage=6.5)
 NEXT, SECOND, SECTION = 0.3, 0.2, 1.1
 # A line by somebody whom the question names, against one by somebody else.
 SPEAKER = 0.6
+# What whose word it is counts: a document may be older than what the creator says now, and a teacher is another person.
+AUTHORITY: Mapping[Authority, float] = {"creator": 1.0, "document": 0.97, "teacher": 0.9}
+# What newness adds, halved with every year, as in time-based language models (Li and Croft 2003), whose prior decays
+# exponentially too. Both terms are gentle: they decide between notes that fit about as well, and no more.
+NEWNESS, HALF_LIFE = 0.05, timedelta(days=365)
 # Maximal marginal relevance (Carbonell and Goldstein 1998): how much a note's fit counts against its being new.
 RELEVANCE = 0.9
 
@@ -144,7 +150,7 @@ def choose(
         other = newest.get(each.topic)
         if other is None or each.note.at > other.note.at:
             newest[each.topic] = each
-    left = by_speaker(list(newest.values()), asked)
+    left = by_speaker(esteemed(list(newest.values())), asked)
     chosen: list[Candidate] = []
     while left and len(chosen) < limit:
         least = max(each.score for each in left) or 1.0
@@ -154,9 +160,24 @@ def choose(
     return [(each, confidence(each, weights)) for each in chosen]
 
 
+def esteemed(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates, each by how much whose word it is and how new it is count beside how well it fits.
+
+    Age is counted from the newest of them: what is old in a community that fell silent is as good as it ever was.
+    """
+    newest = max((each.note.at for each in candidates), default=None)
+
+    def esteem(note: Note) -> float:
+        assert newest is not None
+        halvings: float = (newest - note.at) / HALF_LIFE
+        return AUTHORITY[note.why.authority] * (1 + NEWNESS * math.pow(0.5, halvings))
+
+    return [replace(each, score=each.score * esteem(each.note)) for each in candidates]
+
+
 def by_speaker(candidates: Sequence[Candidate], asked: Set[str]) -> list[Candidate]:
     """The candidates, those first that somebody said whom the question names."""
-    named = {each.speaker for each in candidates if asked & set(each.speaker.casefold().split())}
+    named = {each.speaker for each in candidates if is_named(each.speaker, asked)}
     if not named:
         return list(candidates)
 
@@ -164,6 +185,10 @@ def by_speaker(candidates: Sequence[Candidate], asked: Set[str]) -> list[Candida
         return (SPEAKER if each.speaker in named else -SPEAKER) if each.speaker else 0.0
 
     return [replace(each, score=each.score + lifted(each)) for each in candidates]
+
+
+def is_named(speaker: str, asked: Set[str]) -> bool:
+    return bool(asked & set(speaker.casefold().split()))
 
 
 def repeats(candidate: Candidate, chosen: Iterable[Candidate]) -> float:

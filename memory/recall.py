@@ -1,16 +1,17 @@
 """The one read: what memory would hand the model for a question, and how sure it is that this answers it."""
 
 import time
-from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from memory.encode import IS_CJK, content_terms, query_weights
+from memory.encode import IS_CJK, content_terms, query_weights, shared_words
 from memory.index import Index, dense_text, sparse_text
 from memory.journal import Journal
-from memory.messages import Exchange, Note, Passage
-from memory.ranking import Candidate, Ranked, choose, coverage, cut, mixed, rank, timings
-from memory.remember import normalised
+from memory.messages import Authority, Exchange, Note, Passage, Place, Why
+from memory.prompt import MOST_TOKENS, fitted
+from memory.ranking import Candidate, Ranked, choose, coverage, cut, is_named, mixed, rank, timings
+from memory.standing import Standing, is_creators, normalised, standings
 from memory.vectors import Scope
 from memory.wording import SPEAKER
 
@@ -34,7 +35,9 @@ class Recollection:
 class Recaller(Protocol):
     """Whoever can be asked what memory knows: the index of this process, or the process that holds it."""
 
-    def recall(self, question: str, *, scope: Scope = EVERYBODY, limit: int = 2) -> Recollection: ...
+    def recall(
+        self, question: str, *, scope: Scope = EVERYBODY, limit: int = 2, budget_tokens: int = MOST_TOKENS
+    ) -> Recollection: ...
 
 
 class Recall:
@@ -49,12 +52,14 @@ class Recall:
         *,
         scope: Scope = EVERYBODY,
         limit: int = 2,
+        budget_tokens: int = MOST_TOKENS,
         excluded: frozenset[str] = frozenset(),
         least_share: float = LEAST_SHARE,
     ) -> Recollection:
         """Up to `limit` notes for `question`, none of those in `excluded`; none at all when memory is empty.
 
-        Notes are left out whose confidence is below `least_share` of the best.
+        Together they take about `budget_tokens` at most; those are left out whose confidence is below `least_share` of
+        the best.
         """
         began = time.perf_counter()
         depth = DEPTH + len(excluded)
@@ -66,36 +71,84 @@ class Recall:
         searched = time.perf_counter()
         weights, asked = mixed(han_share(question), by_words=vector is None), content_terms(question)
         ranked = [each for each in rank(dense, sparse, depth=depth, weights=weights) if each.id not in excluded]
-        candidates = self._candidates(asked, ranked[:LOOKED_AT])
+        candidates = self._candidates(question, ranked[:LOOKED_AT], scope=scope, excluded=excluded)
         scored = cut(choose(candidates, limit=limit, weights=weights, asked=asked), least_share=least_share)
         marks = {
             "embed": encoded - began,
             "search": searched - encoded,
             "rank": time.perf_counter() - searched,
         }
-        notes = tuple(noted(candidate.note, sure) for candidate, sure in scored)
+        notes = fitted([noted(candidate.note, sure) for candidate, sure in scored], budget_tokens)
         return Recollection(notes, max((note.score for note in notes), default=0.0), timings(marks))
 
-    def _candidates(self, asked: Set[str], ranked: Sequence[Ranked]) -> list[Candidate]:
-        """The best of what was found, looked up in the journal; what is gone from there is not found."""
-        ids = [each.id for each in ranked]
-        known: Iterable[Exchange | Passage] = [*self._journal.exchanges(ids), *self._journal.passages(ids)]
+    def _candidates(
+        self, question: str, ranked: Sequence[Ranked], *, scope: Scope, excluded: frozenset[str]
+    ) -> list[Candidate]:
+        """The best of what was found, looked up in the journal; what is gone from there is not found.
+
+        Of a question that has several answers the one that stands is the candidate, also where only another was found.
+        """
         places = {each.id: each for each in ranked}
-        return [candidate(each, places[each.id], asked) for each in known]
+        alike = [
+            (form, each)
+            for form, each in self._journal.alike(list(places))
+            if each.id not in excluded and sees(scope, each.place)
+        ]
+        known: list[Standing | Passage] = [
+            *standings(alike, self._journal.waited([form for form, _ in alike])).values()
+        ]
+        known += self._journal.passages(list(places))
+        return [candidate(each, places, question) for each in known]
 
 
-def candidate(value: Exchange | Passage, place: Ranked, asked: Set[str]) -> Candidate:
-    terms = frozenset(content_terms(sparse_text(value)))
-    speaker = SPEAKER.match(value.text) if isinstance(value, Passage) else None
-    return Candidate(
-        note=note_of(value),
-        score=place.score,
-        cosine=place.cosine,
-        coverage=coverage(asked, terms),
-        topic=normalised(dense_text(value)),
-        terms=terms,
-        speaker=speaker[1] if speaker else "",
+def sees(scope: Scope, place: Place) -> bool:
+    """Whether what was said in a place may be shown."""
+    return place.community == scope.community and place.visibility in scope.visibility
+
+
+def candidate(value: Standing | Passage, places: Mapping[str, Ranked], question: str) -> Candidate:
+    """What is known, with the place of the best of it that was found."""
+    speaks = value if isinstance(value, Passage) else value.speaks
+    found = [places[each.id] for each in answers_of(value) if each.id in places]
+    asked, terms = content_terms(question), frozenset(content_terms(words_of(value, places)))
+    spoken = SPEAKER.match(value.text) if isinstance(value, Passage) else None
+    speaker = spoken[1] if spoken else ""
+    cosine, covered = max(place.cosine for place in found), coverage(asked, terms)
+    why = Why(
+        words=shared_words(question, terms),
+        coverage=round(covered, 3),
+        cosine=round(cosine, 3),
+        authority=authority_of(speaks),
+        names=speaker if is_named(speaker, asked) else "",
     )
+    if isinstance(value, Standing):
+        why = replace(why, answers=value.answers, askers=value.askers, replaced=value.replaced)
+    return Candidate(
+        note=replace(note_of(speaks), why=why),
+        score=max(place.score for place in found),
+        cosine=cosine,
+        coverage=covered,
+        topic=normalised(dense_text(speaks)),
+        terms=terms,
+        speaker=speaker,
+    )
+
+
+def answers_of(value: Standing | Passage) -> tuple[Exchange | Passage, ...]:
+    return (value,) if isinstance(value, Passage) else (value.speaks, *value.others)
+
+
+def words_of(value: Standing | Passage, places: Mapping[str, Ranked]) -> str:
+    """What is said, and asked, also in the words of those askings that were found."""
+    if isinstance(value, Passage):
+        return sparse_text(value)
+    return "\n".join([sparse_text(value.speaks), *(each.question for each in value.others if each.id in places)])
+
+
+def authority_of(value: Exchange | Passage) -> Authority:
+    if isinstance(value, Passage):
+        return "document"
+    return "creator" if is_creators(value) else "teacher"
 
 
 def note_of(value: Exchange | Passage) -> Note:
@@ -115,9 +168,7 @@ def label_of(passage: Passage) -> str:
 
 
 def noted(note: Note, score: float) -> Note:
-    return Note(
-        note.id, note.kind, note.text, round(score, 4), note.source, note.at, question=note.question, url=note.url
-    )
+    return replace(note, score=round(score, 4))
 
 
 def han_share(question: str) -> float:

@@ -5,7 +5,6 @@ consents depend only on the set of events; the inbox lists questions by arrival,
 `remember` returns after the commit, so whoever acknowledges a message does so afterwards.
 """
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -212,12 +211,6 @@ def days(moments: Sequence[datetime]) -> list[datetime]:
     for moment in moments:
         numbers.update(range((moment - AFTER - EPOCH) // DAY, (moment + BEFORE - EPOCH) // DAY + 1))
     return [EPOCH + number * DAY for number in sorted(numbers)]
-
-
-def normalised(question: str) -> str:
-    """A question by its words alone, so that case, width and punctuation do not make it another one."""
-    folded = unicodedata.normalize("NFKC", question).casefold()
-    return " ".join("".join(c if c.isalnum() else " " for c in folded).split()) or folded.strip()
 
 
 def message_event(message: Message, source: Source) -> Event:

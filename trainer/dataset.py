@@ -12,7 +12,7 @@ import random
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +20,8 @@ from typing import Any, Literal
 from infra.errors import Refused, ServiceTrouble
 from infra.files import finish_folder, finished, write_atomic
 from infra.voice.chat import Turn
-from memory.codec import encoded, exchange_from, plain, time_of
-from memory.messages import Exchange, Note
+from memory.codec import encoded, exchange_from, note_from, plain
+from memory.messages import Exchange, Note, Why
 from memory.persona import PersonaCard
 from memory.prompt import estimate_tokens, render, shorten
 from trainer.scrub import clean, scrub
@@ -247,7 +247,7 @@ class RowWriter:
         notes = []
         for note in found:
             try:
-                notes.append(note_from({**note_to(note), "text": scrub(note.text).text}))
+                notes.append(replace(note, text=scrub(note.text).text, why=Why()))
             except Refused:
                 continue
         return tuple(notes)
@@ -377,10 +377,6 @@ def note_to(note: Note) -> dict[str, Any]:
     found = plain(asdict(note))
     assert isinstance(found, dict)
     return found
-
-
-def note_from(found: Mapping[str, Any]) -> Note:
-    return Note(**{**found, "at": time_of(found["at"])})
 
 
 def as_lines(values: Iterable[Mapping[str, Any]]) -> str:

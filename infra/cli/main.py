@@ -141,6 +141,14 @@ def recall(question: str, home: Home = None, as_json: Json = False) -> None:
 
 
 @app.command()
+def history(question: str, home: Home = None, as_json: Json = False) -> None:
+    """Show every answer to a question, what replaced what, and how many people asked."""
+    from infra.cli.talk import history as run
+
+    run(home, question, as_json=as_json)
+
+
+@app.command()
 def teach(question: str, answer: str, home: Home = None, as_json: Json = False) -> None:
     """Teach one exchange; it is usable at once."""
     from infra.cli.feed import teach as run

@@ -1,19 +1,24 @@
-"""`chat`, `ask` and `recall`: through the running twin when there is one, else with the parts opened here."""
+"""`chat`, `ask`, `recall`, `history`: through the running twin when there is one, else with the parts opened here."""
 
 import asyncio
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bot.events import Event, answer_events, own_message
+from bot.screens import why_line
 from bot.terminal import Value, converse, show
-from infra.cli.compose import TwinHere, now, open_memory, open_twin, settings_of
+from infra.cli.compose import TwinHere, now, open_journal, open_memory, open_twin, settings_of
 from infra.cli.console import err, out, print_json, table
 from infra.errors import ServiceTrouble, UserMistake
 from infra.remote import Remote
 from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from memory.recall import Recollection
 
 
 class RemoteLine:
@@ -95,20 +100,44 @@ def recall(home: Path | None, question: str, *, as_json: bool) -> None:
     """Show the notes with their scores, best first."""
     settings = settings_of(home)
     remote = Remote.find(settings)
-    found = remote.get("/api/recall", question=question) if remote else recall_here(settings, question)
+    found = recall_elsewhere(remote, settings, question) if remote else recall_here(settings, question)
     if as_json:
-        print_json(found["notes"])
+        print_json([asdict(note) for note in found.notes])
         return
-    out().print(
-        table("", ("score", "source", "text"), ((f"{n['score']:.2f}", n["source"], n["text"]) for n in found["notes"]))
-    )
-    err().print(f"confidence {found['confidence']:.2f}, {found['timings_ms']}")
+    rows = ((f"{n.score:.2f}", n.source, n.text, why_line(n, language="en")) for n in found.notes)
+    out().print(table("", ("score", "source", "text", "why"), rows))
+    err().print(f"confidence {found.confidence:.2f}, {found.timings_ms}")
 
 
-def recall_here(settings: Settings, question: str) -> dict[str, Any]:
+def recall_here(settings: Settings, question: str) -> "Recollection":
     """Recall with the index opened in this process."""
-    from dataclasses import asdict
-
     with open_memory(settings) as memory:
-        found = memory.recall.recall(question, limit=settings.recall.limit)
-        return {**asdict(found), "notes": [asdict(note) for note in found.notes]}
+        return memory.recall.recall(question, limit=settings.recall.limit, budget_tokens=settings.recall.budget_tokens)
+
+
+def recall_elsewhere(remote: Remote, settings: Settings, question: str) -> "Recollection":
+    """Recall of the running twin."""
+    from memory.elsewhere import RecallElsewhere
+
+    return RecallElsewhere(lambda: remote).recall(
+        question, limit=settings.recall.limit, budget_tokens=settings.recall.budget_tokens
+    )
+
+
+def history(home: Path | None, question: str, *, as_json: bool) -> None:
+    """Show every answer to a question, the one that speaks first."""
+    from memory.alike import normal_form
+    from memory.standing import standing
+
+    journal, form = open_journal(settings_of(home)), normal_form(question)
+    answers = journal.answers_to(form)
+    if not answers:
+        raise UserMistake("Memory has no answer to this question, nor to one that asks the same in other words.")
+    found = standing(answers, journal.waited([form]).get(form, set()))
+    rows = [(each, found.state(each)) for each in (found.speaks, *found.others)]
+    if as_json:
+        print_json({"askers": found.askers, "answers": [{"state": state, **asdict(each)} for each, state in rows]})
+        return
+    shown = ((f"{each.at:%Y-%m-%d}", state, each.question, each.answer, each.id) for each, state in rows)
+    out().print(table("", ("given", "state", "question", "answer", "id"), shown))
+    err().print(f"Different people who asked: {found.askers}.")

@@ -22,10 +22,12 @@ from bot.twin import Twin
 from infra.runs import Runs, document
 from memory.journal import Journal
 from memory.messages import Person
+from memory.prompt import MOST_TOKENS
 from memory.recall import Recaller
 from memory.vectors import Scope
 
 Limit = Annotated[int, Query(ge=1, le=10)]
+Budget = Annotated[int, Query(ge=1, le=MOST_TOKENS)]
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,13 @@ def router(parts: Parts) -> APIRouter:
         return {"counted": True}
 
     @routes.get("/recall")
-    async def recall(question: str, community: str = "main", limit: Limit = 2) -> dict[str, Any]:
+    async def recall(
+        question: str, community: str = "main", limit: Limit = 2, budget_tokens: Budget = MOST_TOKENS
+    ) -> dict[str, Any]:
         await parts.drain()
-        found = await asyncio.to_thread(parts.recall.recall, question, scope=Scope(community), limit=limit)
+        found = await asyncio.to_thread(
+            parts.recall.recall, question, scope=Scope(community), limit=limit, budget_tokens=budget_tokens
+        )
         return {
             "confidence": found.confidence,
             "notes": [asdict(note) for note in found.notes],

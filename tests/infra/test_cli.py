@@ -92,6 +92,20 @@ def test_teach_and_recall_without_a_running_twin(twin: Path) -> None:
     notes = document(twin, "recall", "Can I buy Gladys?")
     assert notes[0]["id"] == made["exchange"]
     assert notes[0]["text"] == "20 g, dried, 6 pounds."
+    assert notes[0]["why"]["words"] == ["Gladys"]
+
+
+def test_the_history_of_a_question_has_every_answer_and_which_one_speaks(twin: Path) -> None:
+    for answer in ("At 9.", "At 8."):
+        understudy(twin, "teach", "When do you open?", answer)
+
+    found = document(twin, "history", "when do you open, please?")
+
+    assert [(each["state"], each["answer"]) for each in found["answers"]] == [
+        ("speaks", "At 8."),
+        ("replaced", "At 9."),
+    ]
+    assert "Memory has no answer" in understudy(twin, "history", "Who won in 1998?", code=1).stderr
 
 
 def test_too_little_to_learn_from_is_said_with_the_number(twin: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from infra.voice.chat import Turn
 from memory.messages import Note
 from memory.persona import PersonaCard
-from memory.prompt import estimate_tokens, prompt_sha256, render, shorten
+from memory.prompt import estimate_tokens, fitted, prompt_sha256, render, shorten
 from tests.people import NOON
 
 ADA = PersonaCard("Ada", "Ada bakes.")
@@ -29,6 +29,17 @@ def test_persona_notes_and_question_have_their_places() -> None:
 
 def test_a_question_without_notes_stands_alone() -> None:
     assert turns(question=" 面团要多热？ ")[-1] == Turn("user", "面团要多热？")
+
+
+@given(st.lists(st.text("ab 面团", min_size=1).filter(str.strip).map(note), max_size=6), st.integers(1, 60))
+def test_notes_never_take_more_than_their_budget_and_the_first_is_cut_before_it_is_left_out(
+    notes: list[Note], budget: int
+) -> None:
+    kept = fitted(notes, budget)
+
+    # An ellipsis where something was cut comes on top of it.
+    assert sum(estimate_tokens(each.text.removesuffix("…")) for each in kept) <= budget
+    assert [each.text for each in kept[:-1]] == [each.text.strip() for each in notes[: len(kept)]][:-1]
 
 
 def test_the_persona_prefix_is_the_same_for_every_chat() -> None:

@@ -1,6 +1,7 @@
 """L0: the same behaviour on every engine, the newest answer, the right scope, and a refusal where memory is silent."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
@@ -13,18 +14,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.errors import ServiceTrouble
-from memory.encode import Encoder, content_terms, document_weights, query_weights, terms
+from memory.encode import Encoder, content_terms, document_weights, length_of, query_weights, terms
 from memory.importers.records import ImportContext
 from memory.importing import import_paths
 from memory.index import Index
 from memory.journal import Journal
-from memory.messages import Person
+from memory.messages import Person, Source
+from memory.prompt import MOST_TOKENS, estimate_tokens
 from memory.ranking import THRESHOLD, coverage
 from memory.recall import Recall
-from memory.remember import exchange_event, passage_event, remember
+from memory.remember import exchange_event, message_event, passage_event, remember
 from memory.vectors import Collection, EdgeStore, Scope, ServerStore, Store, Vector
-from tests.memory.making import piece, taught
-from tests.people import CREATOR, NOON
+from tests.memory.making import piece, said, taught
+from tests.people import ADA, BOB, CHARLIE, CREATOR, NOON
 
 SAMPLE = files("memory") / "sample"
 NUMBERS = count()
@@ -171,6 +173,81 @@ def test_the_newer_answer_to_the_same_question_wins(recall: Recall) -> None:
     assert [note.text for note in notes] == ["At 9."]
 
 
+def test_what_was_said_later_comes_first_and_names_what_it_replaced(recall: Recall) -> None:
+    """Thirty answers that the creator changed, in English and Chinese, asked for in three wordings each."""
+    lines = Path(__file__).with_name("updates.tsv").read_text(encoding="utf-8").splitlines()
+    updates = [line.split("\t") for line in lines]
+    pairs = [(taught(old, said), taught(new, now, days=30)) for old, said, new, now, _ in updates]
+    learn(recall, *(exchange_event(each) for later_first in pairs for each in reversed(later_first)))
+
+    asked = [
+        (recall.recall(question).notes[0], before, after)
+        for (before, after), (old, _, new, _, third) in zip(pairs, updates, strict=True)
+        for question in (old, new, third)
+    ]
+
+    assert len(asked) == 90
+    assert np.mean([note.id == after.id for note, _, after in asked]) >= 0.98
+    assert np.mean([note.why.replaced == before.at for note, before, _ in asked]) >= 0.9
+
+
+def test_a_newer_answer_speaks_although_only_the_older_wording_was_found(recall: Recall) -> None:
+    """The index has not learned it yet, and it may not be shown everywhere either."""
+    learn(recall, exchange_event(taught("How warm should the dough be?", "22 °C.")))
+    hidden = taught("How warm should the dough be?", "30 °C.", days=2)
+    hidden = replace(hidden, place=replace(hidden.place, visibility="private"))
+    newer = taught("how warm should my dough be", "24 °C.", days=1)
+    remember(recall._journal, [exchange_event(newer), exchange_event(hidden)], creator=CREATOR)
+
+    (note,) = recall.recall("How warm should the dough be?").notes
+    assert (note.text, note.why.answers) == ("24 °C.", 2)
+    (before,) = recall.recall("How warm should the dough be?", excluded=frozenset({newer.id})).notes
+    assert (before.text, before.why.answers) == ("22 °C.", 1)
+
+
+def test_notes_stay_within_the_budget_of_the_question(recall: Recall) -> None:
+    long = "A levain wants flour, water and a warm place. " * 200
+    learn(recall, *(exchange_event(taught(f"What does levain {name} want?", name + long)) for name in ("one", "two")))
+
+    whole, tight = recall.recall("What does levain want?"), recall.recall("What does levain want?", budget_tokens=50)
+
+    assert 1100 < sum(estimate_tokens(note.text) for note in whole.notes) <= MOST_TOKENS
+    assert 40 < sum(estimate_tokens(note.text) for note in tight.notes) <= 50
+
+
+def test_a_note_says_why_it_was_chosen(recall: Recall) -> None:
+    learn(
+        recall,
+        exchange_event(replace(taught("How warm should the dough be?", "22 °C."), asker=BOB)),
+        exchange_event(replace(taught("how warm should my dough be", "24 °C.", days=1), asker=CHARLIE)),
+        passage_event(piece("talk.md", 0, "Wren: 面团要放在温暖的地方，水温二十四度。")),
+    )
+
+    why = recall.recall("Wie warm: how warm is dough?").notes[0].why
+    assert (why.words, why.authority) == (("warm", "dough"), "creator")
+    assert (why.answers, why.askers, why.replaced) == (2, 2, NOON)
+    assert why.cosine > 0.5
+    assert 0 < why.coverage < 1
+    why = recall.recall("Wren 说的水温多少").notes[0].why
+    assert (why.words, why.authority, why.names) == (("Wren", "水温"), "document", "Wren")
+
+
+def test_nothing_that_the_twin_said_is_indexed(recall: Recall) -> None:
+    """Neither as a pair or document nor as its messages, though Ada answers one of them."""
+    twin = Person("telegram", "twin", role="twin")
+    learn(
+        recall,
+        exchange_event(replace(taught("When do you open?", "At 9."), source=Source.TWIN)),
+        passage_event(replace(piece("d", 0, "We open at 9."), source=Source.TWIN)),
+        message_event(said("1", BOB, "When do you open?"), Source.TELEGRAM_GROUP),
+        message_event(said("2", twin, "At 9, I think?", minutes=1, reply_to="1"), Source.TWIN),
+        message_event(replace(said("3", ADA, "We open at 9.", minutes=2, reply_to="1")), Source.TWIN),
+    )
+
+    assert recall._index.collection.count() == 0
+    assert recall.recall("When do you open?").notes == ()
+
+
 def test_what_is_excluded_is_never_a_note(recall: Recall) -> None:
     exchange = taught("When do you open?", "At 9.")
     learn(recall, exchange_event(exchange))
@@ -240,6 +317,11 @@ def test_terms_of_english_and_chinese() -> None:
     assert terms("面团hot") == ["面", "团", "面团", "hot"]
     assert content_terms("How do I feed it?") == {"feed"}
     assert content_terms("怎么办") == set()
+
+
+def test_a_text_is_as_long_in_chinese_as_it_has_characters() -> None:
+    """Pairs of characters are terms too, and would otherwise count every character twice."""
+    assert length_of(Counter(terms("面团要热 warm it"))) == 6
 
 
 def test_coverage_is_the_share_of_what_is_asked_that_is_known() -> None:

@@ -52,8 +52,9 @@ function finish(item, answer) {
 
 function sources(citations) {
   const list = element("ol", "sources");
-  for (const { number, source, url, question } of citations) {
+  for (const { number, source, url, question, because } of citations) {
     const line = list.appendChild(element("li", "", `[${number}] ${question || source} `));
+    line.title = because;
     if (/^https?:/.test(url)) {
       const link = line.appendChild(element("a", "", "source"));
       Object.assign(link, { href: url, rel: "noopener noreferrer", target: "_blank" });
