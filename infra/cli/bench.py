@@ -70,6 +70,15 @@ def retrieval(files: list[Path], *, as_json: bool) -> None:
         show("Labelled questions", finding(files, Path(folder), say=err().print), as_json=as_json)
 
 
+def abstention(files: list[Path], *, as_json: bool) -> None:
+    """What memory refuses, on questions that its confidence was not fitted on."""
+    from memory.abstention import abstaining
+
+    offline()
+    with tempfile.TemporaryDirectory() as folder:
+        show("Refusals", abstaining(files, Path(folder), say=err().print), as_json=as_json)
+
+
 def pairing(*, as_json: bool) -> None:
     """Our pairing beside the five-minute-window rule."""
     from memory.pairing_score import compare

@@ -546,6 +546,19 @@ def bench_retrieval(
     run(files, as_json=as_json)
 
 
+@bench_app.command("abstention")
+def bench_abstention(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Labelled questions beside the bundled ones, as for retrieval.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What memory refuses, on questions that its confidence was not fitted on."""
+    from infra.cli.bench import abstention as run
+
+    run(files or [], as_json=as_json)
+
+
 @bench_app.command("swap")
 def bench_swap(as_json: Json = False) -> None:
     """Swaps under streaming load: lost tokens, gaps, memory."""

@@ -1,6 +1,6 @@
 """One renderer: its words are pinned here, because training rows and answers both depend on them."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from infra.voice.chat import Turn
@@ -31,6 +31,7 @@ def test_a_question_without_notes_stands_alone() -> None:
     assert turns(question=" 面团要多热？ ")[-1] == Turn("user", "面团要多热？")
 
 
+@example([note("a团团"), note("a")], 2)
 @given(st.lists(st.text("ab 面团", min_size=1).filter(str.strip).map(note), max_size=6), st.integers(1, 60))
 def test_notes_never_take_more_than_their_budget_and_the_first_is_cut_before_it_is_left_out(
     notes: list[Note], budget: int
