@@ -87,7 +87,7 @@ def bundled(folder: Path, encoder: Encoder) -> Iterator[Trial]:
         lines = (sample / "questions.jsonl").read_text(encoding="utf-8").splitlines()
     index = Index(journal, EdgeStore(folder / "index"), encoder)
     index.drain_all()
-    recall = Recall(journal, index, encoder)
+    recall = Recall(journal, index)
     for asked in map(json.loads, lines):
         found = recall.recall(asked["question"])
         texts = [note.text.casefold() for note in found.notes]

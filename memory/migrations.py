@@ -157,7 +157,7 @@ INSERT INTO graph_outbox (id) SELECT id FROM exchanges UNION SELECT id FROM pass
 """
 
 
-def m011_questions_of_exchanges(connection: Connection) -> None:
+def m010_questions_of_exchanges(connection: Connection) -> None:
     """Exchanges know their question's form, so that recall finds every answer to it without comparing questions."""
     connection.execute(sa.text("ALTER TABLE exchanges ADD COLUMN form TEXT NOT NULL DEFAULT ''"))
     update = sa.text("UPDATE exchanges SET form = :form WHERE id = :id")
@@ -171,7 +171,7 @@ def m011_questions_of_exchanges(connection: Connection) -> None:
         connection.execute(sa.text(statement))
 
 
-def m012_found_by_a_model(connection: Connection) -> None:
+def m011_found_by_a_model(connection: Connection) -> None:
     """What a language model found in a source beside the rules, and in which text."""
     connection.execute(
         sa.text(
@@ -191,6 +191,6 @@ MIGRATIONS: list[Migration] = [
     m007_tombstones,
     m008_exchanges_of_documents,
     m009_graph,
-    m011_questions_of_exchanges,
-    m012_found_by_a_model,
+    m010_questions_of_exchanges,
+    m011_found_by_a_model,
 ]

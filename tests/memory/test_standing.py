@@ -9,7 +9,7 @@ from infra.database import connect, migrate, writing
 from memory.codec import dumps, encoded
 from memory.journal import Journal
 from memory.messages import Exchange, Person, Source
-from memory.migrations import MIGRATIONS, m011_questions_of_exchanges
+from memory.migrations import MIGRATIONS, m010_questions_of_exchanges
 from memory.remember import exchange_event, question_event, remember
 from memory.standing import question_form, standing
 from tests.memory.making import said, taught
@@ -77,7 +77,7 @@ def test_people_are_counted_once_whether_they_were_answered_or_waited(journal: J
 
 def test_exchanges_of_an_older_journal_learn_which_question_they_answer(journal_url: str) -> None:
     engine = connect(journal_url)
-    migrate(engine, "journal", MIGRATIONS[: MIGRATIONS.index(m011_questions_of_exchanges)])
+    migrate(engine, "journal", MIGRATIONS[: MIGRATIONS.index(m010_questions_of_exchanges)])
     with writing(engine) as connection:
         connection.execute(
             sa.text(
