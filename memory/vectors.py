@@ -22,7 +22,7 @@ from infra.files import write_atomic
 from memory.encode import Sparse
 from memory.ranking import Hit
 
-SCHEMA = 2
+SCHEMA = 3
 # The first schema whose collections this code can still search and add to, if not make.
 READABLE = 2
 ALIAS = "understudy"
