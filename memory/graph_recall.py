@@ -18,7 +18,7 @@ from memory.messages import Exchange, Note, Passage, Why
 from memory.prompt import MOST_TOKENS, fitted
 from memory.ranking import timings
 from memory.readings import names_in
-from memory.recall import EVERYBODY, Recollection, authority_of, note_of, noted, sees
+from memory.recall import EVERYBODY, Recollection, authority_of, note_of, sees
 from memory.vectors import Scope
 
 Kind = Literal["connection", "change", "overview"]
@@ -116,7 +116,7 @@ class GraphRecall:
         """What may be shown of the sources, in their order."""
         values: list[Exchange | Passage] = [*self._journal.exchanges(sources), *self._journal.passages(sources)]
         seen = [
-            replace(noted(note_of(each), SURE), why=Why(authority=authority_of(each), linked=True))
+            replace(note_of(each), score=SURE, why=Why(authority=authority_of(each), linked=True))
             for each in values
             if sees(scope, each.place)
         ]

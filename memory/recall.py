@@ -1,7 +1,7 @@
 """The one read: what memory would hand the model for a question, and how sure it is that this answers it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -71,18 +71,18 @@ class Recall:
         searched = time.perf_counter()
         weights, asked = mixed(han_share(question), by_words=vector is None), content_terms(question)
         ranked = [each for each in rank(dense, sparse, depth=depth, weights=weights) if each.id not in excluded]
-        candidates = self._candidates(question, ranked[:LOOKED_AT], scope=scope, excluded=excluded)
+        candidates = self._candidates(asked, ranked[:LOOKED_AT], scope=scope, excluded=excluded)
         scored = cut(choose(candidates, limit=limit, weights=weights, asked=asked), least_share=least_share)
         marks = {
             "embed": encoded - began,
             "search": searched - encoded,
             "rank": time.perf_counter() - searched,
         }
-        notes = fitted([noted(candidate.note, sure) for candidate, sure in scored], budget_tokens)
+        notes = fitted([noted(candidate, sure, question) for candidate, sure in scored], budget_tokens)
         return Recollection(notes, max((note.score for note in notes), default=0.0), timings(marks))
 
     def _candidates(
-        self, question: str, ranked: Sequence[Ranked], *, scope: Scope, excluded: frozenset[str]
+        self, asked: Set[str], ranked: Sequence[Ranked], *, scope: Scope, excluded: frozenset[str]
     ) -> list[Candidate]:
         """The best of what was found, looked up in the journal; what is gone from there is not found.
 
@@ -98,7 +98,7 @@ class Recall:
             *standings(alike, self._journal.waited([form for form, _ in alike])).values()
         ]
         known += self._journal.passages(list(places))
-        return [candidate(each, places, question) for each in known]
+        return [candidate(each, places, asked) for each in known]
 
 
 def sees(scope: Scope, place: Place) -> bool:
@@ -106,16 +106,15 @@ def sees(scope: Scope, place: Place) -> bool:
     return place.community == scope.community and place.visibility in scope.visibility
 
 
-def candidate(value: Standing | Passage, places: Mapping[str, Ranked], question: str) -> Candidate:
+def candidate(value: Standing | Passage, places: Mapping[str, Ranked], asked: Set[str]) -> Candidate:
     """What is known, with the place of the best of it that was found."""
     speaks = value if isinstance(value, Passage) else value.speaks
     found = [places[each.id] for each in answers_of(value) if each.id in places]
-    asked, terms = content_terms(question), frozenset(content_terms(words_of(value, places)))
+    terms = frozenset(content_terms(words_of(value, places)))
     spoken = SPEAKER.match(value.text) if isinstance(value, Passage) else None
     speaker = spoken[1] if spoken else ""
     cosine, covered = max(place.cosine for place in found), coverage(asked, terms)
     why = Why(
-        words=shared_words(question, terms),
         coverage=round(covered, 3),
         cosine=round(cosine, 3),
         authority=authority_of(speaks),
@@ -167,8 +166,9 @@ def label_of(passage: Passage) -> str:
     return f"{where}, {passage.mark}" if passage.mark else where
 
 
-def noted(note: Note, score: float) -> Note:
-    return replace(note, score=round(score, 4))
+def noted(chosen: Candidate, score: float, question: str) -> Note:
+    why = replace(chosen.note.why, words=shared_words(question, chosen.terms))
+    return replace(chosen.note, score=round(score, 4), why=why)
 
 
 def han_share(question: str) -> float:

@@ -206,7 +206,7 @@ class EdgeCollection:
     def _search(self, vector: Any, using: str, scope: Scope, limit: int) -> list[Hit]:
         import qdrant_edge as edge
 
-        request = edge.SearchRequest(edge.Query.Nearest(vector, using=using), limit, with_payload=True)
+        request = edge.SearchRequest(edge.Query.Nearest(vector, using=using), limit, with_payload=list(PLACE))
         seen = [self._shards.get((scope.community, each)) for each in scope.visibility]
         found = [hit(each.id, each.score, each.payload) for shard in seen if shard for each in shard.search(request)]
         return sorted(found, key=lambda each: -each.score)[:limit]
