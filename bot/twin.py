@@ -20,7 +20,7 @@ from infra.voice.chat import Finish, Sampling, Turn, Voice
 from memory.journal import Journal
 from memory.messages import Answer, Event, Message, Person, Place, Source, name_uuid
 from memory.persona import PersonaCard
-from memory.prompt import prompt_sha256, render
+from memory.prompt import MOST_TOKENS, prompt_sha256, render
 from memory.recall import Recaller, Recollection
 from memory.remember import answer_event, message_event, question_event, remember
 from memory.vectors import Scope
@@ -222,20 +222,19 @@ class Twin:
     async def _remember(self, *events: Event) -> None:
         await asyncio.to_thread(remember, self._journal, events, creator=self._creator)
 
-    def recollect(self, words: str, place: Place) -> Recollection:
+    def recollect(self, words: str, place: Place, *, budget_tokens: int = MOST_TOKENS) -> Recollection:
         """What memory has on some words, as far as `place` may see it."""
-        manner = self._manner
-        return self._recall.recall(
-            words, scope=Scope(place.community), limit=manner.notes, budget_tokens=manner.budget_tokens
-        )
+        scope, limit = Scope(place.community), self._manner.notes
+        return self._recall.recall(words, scope=scope, limit=limit, budget_tokens=budget_tokens)
 
     def _recollect(self, message: Message, history: Sequence[Turn]) -> Recollection:
         """Notes for the message; when it finds none, for it and the question before it together."""
-        first = self.recollect(message.text, message.place)
+        budget = self._manner.budget_tokens
+        first = self.recollect(message.text, message.place, budget_tokens=budget)
         earlier = [turn.content for turn in history if turn.role == "user"]
         if first.confidence >= self._manner.threshold or not earlier:
             return first
-        both = self.recollect(f"{earlier[-1]}\n{message.text}", message.place)
+        both = self.recollect(f"{earlier[-1]}\n{message.text}", message.place, budget_tokens=budget)
         return max(first, both, key=lambda found: found.confidence)
 
     def _history(self, message: Message) -> list[Turn]:

@@ -212,12 +212,12 @@ async def test_nothing_the_twin_says_pings_anybody(tmp_path: Path) -> None:
             assert (answer.mentions, answer.everyone, answer.pings_author) == ([], False, False)
 
 
-async def test_other_people_are_read_by_name(tmp_path: Path) -> None:
+async def test_other_people_are_read_by_handle(tmp_path: Path) -> None:
     async with on_discord(tmp_path) as at:
         asked = await at.asked(f"does <@{at.ada}> bake?")
         await at.answer()
 
-        assert at.heard(asked) == "does @Ada bake?"
+        assert at.heard(asked) == "does @ada bake?"
 
 
 async def test_the_question_says_where_it_can_be_read(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bot.inbox import answer_question
-from memory.messages import Exchange, Person, Place, Source
+from memory.messages import Exchange, Kind, Person, Place, Source
 from memory.provenance import may_train
 from tests.bot.telegram_stage import ADA, SAYS, UNKNOWN, WARM, Scene, scene
 from tests.fakes.telegram_world import FakeMessage
@@ -347,7 +347,7 @@ async def test_where_it_listens_the_creators_answers_become_memory_that_never_tr
         assert exchange.url.startswith("https://t.me/c/")
 
 
-async def test_what_the_creator_forwards_is_not_their_answer(tmp_path: Path) -> None:
+async def test_what_the_creator_forwards_is_not_heard_as_theirs(tmp_path: Path) -> None:
     async with scene(tmp_path, privacy_mode=False) as on:
         await listening(on)
         await on.public("How long does rye rest?")
@@ -355,7 +355,9 @@ async def test_what_the_creator_forwards_is_not_their_answer(tmp_path: Path) -> 
         await chat(on, "How long does spelt rest?", "Two hours.")
         await on.telegram.until(lambda: learned(on, "spelt rest"))
 
-        assert not learned(on, "rye rest")
+        heard = [event.payload["text"] for _, event in on.stage.journal.events(kind=Kind.MESSAGE, limit=100)]
+        assert "How long does rye rest?" in heard
+        assert "Five minutes on the stove." not in heard
 
 
 async def test_where_it_does_not_listen_nothing_is_kept(tmp_path: Path) -> None:

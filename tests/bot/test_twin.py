@@ -103,7 +103,7 @@ async def test_a_voice_that_is_down_is_said_and_the_question_kept(stage: Stage) 
 async def test_a_memory_that_is_down_is_said_and_the_question_kept(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(words: str, place: Place) -> Recollection:
+    def gone(words: str, place: Place, *, budget_tokens: int) -> Recollection:
         raise ServiceTrouble("The index cannot be reached.")
 
     monkeypatch.setattr(stage.community.twin, "recollect", gone)
