@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from memory.bench import CREATOR, EMBEDDER
-from memory.encode import Encoder
+from memory.encode import Encoder, kept_encoder
 from memory.importers.records import ImportContext
 from memory.importing import import_paths
 from memory.index import Index
@@ -67,7 +67,7 @@ class Verdict:
 
 def abstaining(paths: Sequence[Path], folder: Path, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """A row for each set, language and model. Raises UserMistake for a file of no known shape."""
-    encoder = Encoder(EMBEDDER)
+    encoder = kept_encoder(EMBEDDER, folder)
     say("the bundled community")
     rows = rows_of("bundled", list(bundled(folder / "bundled", encoder)))
     for number, path in enumerate(paths):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from memory.encode import Encoder
+from memory.encode import Encoder, kept_encoder
 from memory.index import Index
 from memory.journal import Journal
 from memory.messages import Exchange, Person, Place, Source, name_uuid
@@ -60,7 +60,7 @@ class Drawn(Encoder):
 
 def recalling(folder: Path, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """For each size: milliseconds from `remember` to recallable and for one recall, p50 and p95, and memory used."""
-    encoder = Encoder(EMBEDDER)
+    encoder = kept_encoder(EMBEDDER, folder)
     encoded = [{"embedder": "packaged", **measure(folder / str(size), size, encoder, say=say)} for size in SIZES]
     return encoded + [{"embedder": "none", **measure(folder / str(size), size, Drawn(), say=say)} for size in LARGE]
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from infra.errors import UserMistake
+from memory.messages import name_uuid
 from memory.prepared import Prepared, is_prepared, prepare
 
 log = logging.getLogger(__name__)
@@ -145,6 +146,19 @@ class Encoder:
     def dense(self, texts: list[str]) -> np.ndarray:
         """Unit vectors, float32, (texts, dimension)."""
         return self._model.dense(texts)
+
+
+def kept_encoder(name: str, models: Path, *, threads: int = 2) -> Encoder:
+    """The embedder that all processes of an installation share as it was prepared; `models` holds its models.
+
+    Raises UserMistake when there is no such model.
+    """
+    return Encoder(name, threads=threads, folder=kept_folder(name, models))
+
+
+def kept_folder(name: str, models: Path) -> Path:
+    """Where among an installation's models one is kept as it was prepared."""
+    return models / f"embedder-{name_uuid(name)}"
 
 
 class Original:

@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from memory.encode import Encoder
+from memory.encode import kept_encoder
 from memory.graph_recall import GraphRecall
 from memory.graph_store import GraphStore
 from memory.importers.records import ImportContext
@@ -70,7 +70,7 @@ class Outcome:
 def gain(folder: Path, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Evidence found by L0, by L0 with as many notes, and with the graph; and what becomes of ordinary questions."""
     journal = sample_journal(folder)
-    encoder = Encoder(EMBEDDER)
+    encoder = kept_encoder(EMBEDDER, folder)
     index = Index(journal, EdgeStore(folder / "index"), encoder)
     store = GraphStore(journal)
     store.drain_all()

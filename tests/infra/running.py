@@ -16,9 +16,10 @@ import psutil
 import uvicorn
 from fastapi import FastAPI
 
-from infra.cli.compose import kept_embedder
-from infra.settings import child_environment, load_settings
+from infra.settings import Settings, child_environment, load_settings
 from infra.voice.weights import Weights
+from memory.encode import kept_folder
+from tests.weights import prepared_embedder
 
 QA = 'question,answer\nHow warm should the dough be?,"24 °C, friend. Trust the dough."\nWhich flour?,Strong white.\n'
 ENDS_WITH = {signal.SIGTERM: 0, signal.SIGINT: 130}
@@ -29,8 +30,13 @@ def lend_weights(home: Path, weights: Weights) -> None:
     settings = load_settings(home)
     folder = settings.data_folder / "models" / settings.models.base
     shutil.copytree(weights.path.parent, folder, copy_function=os.link)
-    embedder = weights.path.parent.parent / "embedder"
-    shutil.copytree(embedder, kept_embedder(settings, settings.models.embedder), copy_function=os.link)
+    lend_embedder(settings)
+
+
+def lend_embedder(settings: Settings) -> None:
+    """Let one recall with the embedder that the session prepared."""
+    folder = kept_folder(settings.models.embedder, settings.data_folder / "models")
+    shutil.copytree(prepared_embedder(), folder, copy_function=os.link)
 
 
 def understudy(

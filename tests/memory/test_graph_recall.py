@@ -9,7 +9,7 @@ import pytest
 
 from memory.encode import Encoder
 from memory.graph import Graph
-from memory.graph_bench import EMBEDDER, labelled, ordinary_questions, sample_journal
+from memory.graph_bench import labelled, ordinary_questions, sample_journal
 from memory.graph_recall import GraphRecall, Wanted, evidence, wanted
 from memory.graph_store import GraphStore
 from memory.index import Index
@@ -89,9 +89,8 @@ def test_an_overview_begins_with_what_is_thought_now(graph: Graph) -> None:
 
 
 def test_the_notes_of_a_change_are_dated_and_nobody_sees_what_they_may_not(
-    sqlite_journal: Journal, tmp_path: Path
+    sqlite_journal: Journal, tmp_path: Path, encoder: Encoder
 ) -> None:
-    encoder = Encoder(EMBEDDER)
     index = Index(sqlite_journal, EdgeStore(tmp_path / "index"), encoder)
     elsewhere = taught("When do you open the shop in Lyon?", "Never.", days=40, community="other")
     told = [

