@@ -101,11 +101,16 @@ class ApiSettings(Section):
 
 
 class RecallSettings(Section):
-    """`threshold` is the least confidence, 0 to 1, with which the twin answers; None takes the calibrated one."""
+    """`threshold` is the least confidence, 0 to 1, with which the twin answers; None takes the calibrated one.
+
+    `reranker` is a cross-encoder that reads the best candidates again: `package:NAME`, `hub:REPO` or a folder; empty is
+    none.
+    """
 
     limit: Annotated[int, Field(ge=1, le=10)] = 2
     budget_tokens: Annotated[int, Field(ge=50, le=1200)] = 320
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    reranker: str = ""
 
 
 class GraphSettings(Section):
@@ -500,8 +505,8 @@ def share_cores() -> None:
 
 def offline_unless_hub(settings: Settings) -> None:
     """Go offline when everything that `settings` name is on this machine."""
-    models = settings.models
-    if not any(name.startswith("hub:") for name in (models.gguf, models.trainable, models.embedder)):
+    models, reranker = settings.models, settings.recall.reranker
+    if not any(name.startswith("hub:") for name in (models.gguf, models.trainable, models.embedder, reranker)):
         offline()
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from infra.errors import UserMistake
 from memory.messages import name_uuid
-from memory.prepared import Prepared, is_prepared, prepare
+from memory.prepared import Prepared, is_prepared, prepare_embedder
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +131,10 @@ def sparse(weights: dict[str, float]) -> Sparse:
     return Sparse(indices, tuple(numbered[index] for index in indices))
 
 
+# What sentence-transformers raises for a model that is none.
+UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError)
+
+
 class Encoder:
     """A dense embedder. One process needs one."""
 
@@ -156,9 +160,9 @@ def kept_encoder(name: str, models: Path, *, threads: int = 2) -> Encoder:
     return Encoder(name, threads=threads, folder=kept_folder(name, models))
 
 
-def kept_folder(name: str, models: Path) -> Path:
+def kept_folder(name: str, models: Path, kind: str = "embedder") -> Path:
     """Where among an installation's models one is kept as it was prepared."""
-    return models / f"embedder-{name_uuid(name)}"
+    return models / f"{kind}-{name_uuid(name)}"
 
 
 class Original:
@@ -185,9 +189,13 @@ def original(name: str, threads: int) -> Original:
     source = location(name)
     try:
         return Original(source, threads=threads)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserMistake(f"The embedder {name!r} cannot be loaded: {said}") from error
+    except UNLOADABLE as error:
+        raise UserMistake(f"The embedder {name!r} cannot be loaded: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What a library says of its trouble, without the essay after it."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def quick(name: str, threads: int, folder: Path) -> Original | Prepared:
@@ -197,7 +205,7 @@ def quick(name: str, threads: int, folder: Path) -> Original | Prepared:
         return Prepared(folder, threads=threads)
     model = original(name, threads)
     try:
-        return prepare(model.model, folder, made_from=made_from, threads=threads)
+        return prepare_embedder(model.model, folder, made_from=made_from, threads=threads)
     except Exception as error:  # noqa: BLE001  exporters fail in many ways, and all of them cost only time
         log.warning("the embedder runs on torch, as it could not be prepared for onnxruntime: %s", error)
         return model
@@ -211,7 +219,7 @@ def fingerprint(name: str) -> str:
 
 
 def location(name: str) -> str:
-    """What sentence-transformers loads for an embedder's name."""
+    """What sentence-transformers loads for a model's name."""
     kind, _, rest = name.partition(":")
     if kind == "hub":
         return rest
@@ -221,5 +229,5 @@ def location(name: str) -> str:
             raise UserMistake(f"The package {rest!r} is not installed. Run: pip install understudy.")
         return str(Path(spec.submodule_search_locations[0]) / "model")
     if not name or not Path(name).is_dir():
-        raise UserMistake(f"There is no embedder at {name!r}.")
+        raise UserMistake(f"There is no model at {name!r}.")
     return name

@@ -160,6 +160,16 @@ def choose(
     return [(each, confidence(each, weights)) for each in chosen]
 
 
+def dealt(candidates: Sequence[Candidate], marks: Sequence[float]) -> list[Candidate]:
+    """The candidates in the order of their marks, best first, with the scores that they have dealt out in that order.
+
+    So marks of any scale may come, and what else counts for a note, such as its newness, counts as much as before.
+    """
+    order = sorted(range(len(candidates)), key=lambda at: -marks[at])
+    scores = sorted((each.score for each in candidates), reverse=True)
+    return [replace(candidates[at], score=score) for at, score in zip(order, scores, strict=True)]
+
+
 def esteemed(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The candidates, each by how much whose word it is and how new it is count beside how well it fits.
 

@@ -11,6 +11,7 @@ from memory.journal import Journal
 from memory.messages import Authority, Exchange, Note, Passage, Place, Why
 from memory.prompt import MOST_TOKENS, fitted
 from memory.ranking import Candidate, Ranked, choose, coverage, cut, is_named, mixed, rank, timings
+from memory.rerank import Reranker
 from memory.standing import Standing, is_creators, normalised, standings
 from memory.vectors import Scope
 from memory.wording import SPEAKER
@@ -25,7 +26,10 @@ LEAST_SHARE = 0.6
 
 @dataclass(frozen=True)
 class Recollection:
-    """Notes, best first; the confidence, 0 to 1, that the best one answers; milliseconds by stage."""
+    """Notes, best first; the confidence, 0 to 1, that the best one answers; milliseconds by stage.
+
+    A stage `rerank_skipped` says that the cross-encoder was given up after so long.
+    """
 
     notes: tuple[Note, ...]
     confidence: float
@@ -41,10 +45,10 @@ class Recaller(Protocol):
 
 
 class Recall:
-    """Reads of L0. Safe to call from several threads."""
+    """Reads of L0, with a cross-encoder's second look where there is one. Safe to call from several threads."""
 
-    def __init__(self, journal: Journal, index: Index) -> None:
-        self._journal, self._index = journal, index
+    def __init__(self, journal: Journal, index: Index, reranker: Reranker | None = None) -> None:
+        self._journal, self._index, self._reranker = journal, index, reranker
 
     def recall(
         self,
@@ -72,14 +76,27 @@ class Recall:
         weights, asked = mixed(han_share(question), by_words=vector is None), content_terms(question)
         ranked = [each for each in rank(dense, sparse, depth=depth, weights=weights) if each.id not in excluded]
         candidates = self._candidates(asked, ranked[:LOOKED_AT], scope=scope, excluded=excluded)
+        looked_up = time.perf_counter()
+        candidates, reread = self._reread(question, candidates)
+        chosen_from = time.perf_counter()
         scored = cut(choose(candidates, limit=limit, weights=weights, asked=asked), least_share=least_share)
         marks = {
             "embed": encoded - began,
             "search": searched - encoded,
-            "rank": time.perf_counter() - searched,
+            **reread,
+            "rank": time.perf_counter() - chosen_from + looked_up - searched,
         }
         notes = fitted([noted(candidate, sure, question) for candidate, sure in scored], budget_tokens)
         return Recollection(notes, max((note.score for note in notes), default=0.0), timings(marks))
+
+    def _reread(self, question: str, candidates: list[Candidate]) -> tuple[list[Candidate], dict[str, float]]:
+        """The candidates as the reranker orders them, unless there is none or it was too slow; the seconds it took."""
+        if self._reranker is None:
+            return candidates, {}
+        began = time.perf_counter()
+        reordered = self._reranker.reordered(question, candidates)
+        took = time.perf_counter() - began
+        return (candidates, {"rerank_skipped": took}) if reordered is None else (reordered, {"rerank": took})
 
     def _candidates(
         self, asked: Set[str], ranked: Sequence[Ranked], *, scope: Scope, excluded: frozenset[str]

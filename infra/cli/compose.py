@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from memory.journal import Journal
     from memory.messages import Person
     from memory.persona import PersonaCard
+    from memory.rerank import Reranker
 
 # How often whoever may wait looks whether the voice has nobody to answer.
 IDLE_S = 0.2
@@ -128,6 +129,14 @@ def open_encoder(settings: Settings, name: str = "") -> "Encoder":
     return kept_encoder(name or settings.models.embedder, models, threads=threads(settings))
 
 
+def open_reranker(settings: Settings) -> "Reranker | None":
+    """The cross-encoder of the settings; None where they name none."""
+    from memory.rerank import Reranker
+
+    name = settings.recall.reranker
+    return Reranker(name, settings.data_folder / "models", threads=threads(settings)) if name else None
+
+
 @dataclass
 class Memory:
     """The journal with its index, which one process at a time may hold, and its graph. A context manager."""
@@ -170,13 +179,13 @@ def memory_of(settings: Settings, journal: "Journal", folder: Path | None = None
     from memory.recall import Recall
     from memory.vectors import EdgeStore, ServerStore, Store
 
-    encoder, key = open_encoder(settings), settings.index.api_key
+    encoder, reranker, key = open_encoder(settings), open_reranker(settings), settings.index.api_key
     store: Store = EdgeStore(folder or settings.data_folder / "index")
     if settings.index.url:
         store = ServerStore(settings.index.url, api_key=key.get_secret_value() if key else None)
     index = Index(journal, store, encoder, load=partial(open_encoder, settings))
     graph = GraphStore(journal)
-    return Memory(journal, index, graph, GraphRecall(Recall(journal, index), journal, graph))
+    return Memory(journal, index, graph, GraphRecall(Recall(journal, index, reranker), journal, graph))
 
 
 @dataclass

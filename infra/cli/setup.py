@@ -146,6 +146,13 @@ def check_model(settings: Settings) -> str:
     return f"{settings.models.base} as {weights.format}, {weights.path.stat().st_size / 1e6:.0f} MB"
 
 
+def check_reranker(settings: Settings) -> str:
+    from infra.cli.compose import open_reranker
+
+    reranker = open_reranker(settings)
+    return f"{settings.recall.reranker} is prepared" if reranker else "none; the order of the searches stands"
+
+
 def check_adapter(settings: Settings) -> str:
     from infra.cli.compose import adapter_store
 
@@ -187,6 +194,7 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
     "journal": check_journal,
     "index": check_index,
     "base model": check_model,
+    "reranker": check_reranker,
     "adapter": check_adapter,
     "discord": check_discord,
     "telegram": check_telegram,

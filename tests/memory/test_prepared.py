@@ -64,7 +64,7 @@ def test_another_state_of_the_model_is_prepared_anew(tiny: Path, tmp_path: Path)
 def test_vectors_that_differ_leave_the_embedder_on_torch(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(prepared, "FAITHFUL", 1.1)  # what no export reaches
+    monkeypatch.setattr(prepared, "FAITHFUL", -1.0)  # what no export reaches
 
     encoder = Encoder(str(tiny), folder=tmp_path / "kept")
 
