@@ -24,7 +24,8 @@ def read(path: Path, context: ImportContext) -> Iterator[Record]:
     found = False
     with opened(path) as archive:
         book = Book(path, archive)
-        for record in records(book.blocks(), context, file=context.name_of(path), title=book.title):
+        title = book.title or context.stem_of(path)
+        for record in records(book.blocks(), context, file=context.name_of(path), title=title):
             found = True
             yield record
     if not found:
@@ -32,7 +33,7 @@ def read(path: Path, context: ImportContext) -> Iterator[Record]:
 
 
 class Book:
-    """An EPUB that is open: what it is called, and what it says."""
+    """An EPUB that is open: what it says that it is called, if it does, and what is in it."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self._path, self._archive = path, archive
@@ -41,7 +42,7 @@ class Book:
             raise broken(path, CONTAINER, "it does not say where the book is")
         self._package_name = str(where.get("full-path", ""))
         self._package = self._xml(self._package_name)
-        self.title = " ".join((self._package.findtext(".//{*}metadata/{*}title") or "").split()) or path.stem
+        self.title = " ".join((self._package.findtext(".//{*}metadata/{*}title") or "").split())
         self._items = {item.get("id"): item for item in self._package.iterfind(".//{*}manifest/{*}item")}
 
     def blocks(self) -> Iterator[Block]:

@@ -43,7 +43,7 @@ def read(path: Path, context: ImportContext) -> Iterator[Record]:
     """Passages. Raises UserMistake for a file that is cut off or locked, and for one that is only pictures."""
     words = 0
     with opened(path) as reader:
-        title = title_of(reader, path)
+        title = title_of(reader) or context.stem_of(path)
         for number, page in enumerate(reader.pages, 1):
             text = running(page.extract_text())
             words += bool(text)
@@ -75,10 +75,10 @@ def opened(path: Path) -> Iterator["PdfReader"]:
         raise broken(path, "its structure", f"this PDF cannot be read ({type(error).__name__})") from error
 
 
-def title_of(reader: "PdfReader", path: Path) -> str:
-    """What the document calls itself, else what its file is called."""
+def title_of(reader: "PdfReader") -> str:
+    """What the document calls itself; empty where that is no title."""
     given = " ".join(str((reader.metadata and reader.metadata.title) or "").split())
-    return path.stem if not given or NO_TITLE.match(given) else given
+    return "" if NO_TITLE.match(given) else given
 
 
 def running(text: str) -> str:

@@ -6,12 +6,13 @@ longer than its limit, so that a large or hostile file costs time, not memory.
 
 import codecs
 import io
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO, TextIO
 
 from infra.errors import UserMistake
@@ -69,8 +70,16 @@ class ImportContext:
         object.__setattr__(self, "creator_keys", self.creator_keys | plain)
 
     def name_of(self, path: Path) -> str:
-        """What a file is called in sources and citations; stable when it is imported again."""
-        return path.relative_to(self.folder.parent).as_posix() if self.folder else path.name
+        """What a file is called in sources and citations; stable when it is imported again.
+
+        Bytes of a name that are not UTF-8 stand as escapes in it, so that two such files are not taken for one.
+        """
+        name = path.relative_to(self.folder.parent) if self.folder else PurePath(path.name)
+        return os.fsencode(name.as_posix()).decode("utf-8", "backslashreplace")
+
+    def stem_of(self, path: Path) -> str:
+        """What a document is called that does not say it itself."""
+        return PurePosixPath(self.name_of(path)).stem
 
     def ids_on(self, platform: str) -> set[str]:
         """The creator's ids on one platform."""

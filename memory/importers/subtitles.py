@@ -38,7 +38,8 @@ def read(path: Path, context: ImportContext) -> Iterator[Record]:
         Block(words, mark=clock(seconds), url=f"{stated[0]}#t={seconds}" if stated else "")
         for seconds, words in said(cues)
     )
-    title = ADDED.sub("", path.stem) or path.stem
+    name = context.stem_of(path)
+    title = ADDED.sub("", name) or name
     yield from records(blocks, context, file=context.name_of(path), title=title, joint=" ")
 
 

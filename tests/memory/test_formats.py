@@ -1,6 +1,7 @@
 """Documents of every kind: what is read of them, how it is cut, how it is cited, and what is refused."""
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -571,6 +572,17 @@ def test_names_that_chinese_windows_wrote_are_read(sqlite_journal: Journal, tmp_
     take(sqlite_journal, tmp_path / "n.zip")
 
     assert [p.document for p in sqlite_journal.passages()] == ["n.zip/面包.md"]
+
+
+def test_names_that_are_not_utf_8_are_kept_apart(sqlite_journal: Journal, tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    folder.mkdir()
+    for byte in (b"\xfe", b"\xff"):
+        (folder / os.fsdecode(byte + b".srt")).write_text(f"1\n00:00:01,000 --> 00:00:02,000\nWords {byte[0]}.\n")
+    report = take(sqlite_journal, folder)
+
+    assert not report.refused
+    assert [p.document for p in sqlite_journal.passages()] == [r"old/\xfe.srt", r"old/\xff.srt"]
 
 
 def test_a_question_under_a_heading_with_a_chapter_below_is_no_pair() -> None:
