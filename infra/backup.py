@@ -11,7 +11,7 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -45,7 +45,8 @@ def write_backup(path: Path, files: Mapping[str, Path], described: Mapping[str, 
     except OSError as error:
         raise ServiceTrouble(f"Could not write {str(path)!r}: {error.strerror or error}.") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
     return manifest
 
 
@@ -80,9 +81,7 @@ def unpack(path: Path, folder: Path) -> dict[str, Any]:
 
     Raises UserMistake for what is no backup, or was changed since it was made.
     """
-    manifest = json.loads(peek(path, MANIFEST))
-    if manifest.get("format") != FORMAT:
-        raise UserMistake(f"{str(path)!r} has format {manifest.get('format')!r}; this program reads {FORMAT}.")
+    manifest = manifest_of(path)
     with opened(path) as tar:
         for entry in tar:
             if entry.name != MANIFEST:
@@ -91,7 +90,19 @@ def unpack(path: Path, folder: Path) -> dict[str, Any]:
         file = folder / name
         if not file.is_file() or sha256_of(file) != expected:
             raise UserMistake(f"{name!r} in the backup {str(path)!r} is missing or damaged. Nothing was restored.")
-    return dict(manifest)
+    return manifest
+
+
+def manifest_of(path: Path) -> dict[str, Any]:
+    """What a backup says that it holds. Raises UserMistake for one of another program."""
+    try:
+        found = json.loads(peek(path, MANIFEST))
+        form, files = found["format"], dict(found["files"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserMistake(f"{str(path)!r} has no manifest of ours; it is no backup of an Understudy.") from error
+    if form != FORMAT:
+        raise UserMistake(f"{str(path)!r} has format {form!r}; this program reads {FORMAT}.")
+    return {**found, "files": files}
 
 
 def unpack_entry(tar: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path, *, known: Mapping[str, str]) -> None:
@@ -108,13 +119,13 @@ def unpack_entry(tar: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path, *, 
 
 @contextmanager
 def opened(path: Path) -> Iterator[tarfile.TarFile]:
-    """The tar. Raises UserMistake when it cannot be read as one."""
+    """The tar. Raises UserMistake when it cannot be read as one, or what is in it cannot be written."""
     try:
         with tarfile.open(path, "r:*") as tar:
             yield tar
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         why = getattr(error, "strerror", None) or "it is no tar, or it is cut off"
-        raise UserMistake(f"The backup {str(path)!r} cannot be read: {why}.") from error
+        raise UserMistake(f"The backup {str(path)!r} cannot be unpacked: {why}.") from error
 
 
 def rotate(folder: Path, keep: int) -> list[Path]:

@@ -115,9 +115,9 @@ def date_of(text: str) -> datetime | None:
         return None
     try:
         found = datetime.fromisoformat(text)
-    except ValueError as error:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
         raise UserMistake(f"{text!r} is no date; write it as 2026-03-01 or 2026-03-01T12:00:00.") from error
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def ask(planned: Forgotten) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from infra.adapters import SHARE
-from infra.errors import UnderstudyError
+from infra.errors import UnderstudyError, UserMistake
 
 app = typer.Typer(
     name="understudy",
@@ -583,9 +583,19 @@ def bench_pairing(as_json: Json = False) -> None:
     run(as_json=as_json)
 
 
+def refuse_bytes(arguments: list[str]) -> None:
+    """Raise UserMistake for an argument whose bytes are no text: what is kept of it would not be what was meant."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise UserMistake(f"{argument!r} is not UTF-8: rename that file, or import the folder it is in.") from error
+
+
 def main() -> None:
     """The console script: Typer's exit codes, and one sentence for every error of ours."""
     try:
+        refuse_bytes(sys.argv[1:])
         app()
     except UnderstudyError as error:
         sys.stderr.write(f"understudy: {error}\n")

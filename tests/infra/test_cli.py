@@ -51,6 +51,7 @@ def test_init_writes_settings_once_and_private_secrets(twin: Path) -> None:
         (["doctor"], "understudy init"),
         (["ask", "How?"], "understudy init"),
         (["ask", "  "], "no words"),
+        (["teach", "How\udcff?", "So."], "not UTF-8"),
     ],
 )
 def test_what_cannot_work_is_one_sentence_and_leaves_nothing(tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -13,7 +13,7 @@ from infra.cli import forgetting, keeping
 from infra.cli.compose import Memory, adapter_store, open_journal, open_memory
 from infra.cli.feed import import_files
 from infra.cli.forgetting import Wanted
-from infra.errors import UserMistake
+from infra.errors import ServiceTrouble, UserMistake
 from infra.files import MANIFEST, finish_folder, write_atomic
 from infra.settings import Settings, load_settings
 from memory.codec import dumps, encoded
@@ -184,7 +184,7 @@ def test_a_restore_that_cannot_be_finished_leaves_what_was_there(settings: Setti
 
     for file, replace, said in (
         (good, False, "not empty"),
-        (cut, True, "cannot be read|damaged"),
+        (cut, True, "cannot be unpacked|damaged"),
         (tmp_path / "none.tar", True, "No such file"),
     ):
         with pytest.raises(UserMistake, match=said):
@@ -225,6 +225,25 @@ def test_a_hostile_backup_writes_nothing_outside(tmp_path: Path, name: str) -> N
     assert not list((tmp_path / "in").iterdir())
 
 
+@pytest.mark.parametrize(
+    "manifest", ["{cut", "[]", "{}", '{"format": 1}', '{"format": 1, "files": 3}', '{"format": 2, "files": {}}']
+)
+def test_a_tar_whose_manifest_is_not_ours_is_no_backup(tmp_path: Path, manifest: str) -> None:
+    path = tmp_path / "other.tar"
+    with tarfile.open(path, "w") as tar:
+        info = tarfile.TarInfo(MANIFEST)
+        info.size = len(manifest)
+        tar.addfile(info, BytesIO(manifest.encode()))
+
+    with pytest.raises(UserMistake, match="no manifest of ours|has format 2"):
+        unpack(path, tmp_path)
+
+
+def test_a_backup_beside_a_file_that_is_no_folder_is_one_sentence(settings: Settings, archive: Path) -> None:
+    with pytest.raises(ServiceTrouble, match="Could not write"):
+        keeping.backup(settings.home, archive, keep=3, as_json=True)
+
+
 def test_old_backups_rotate_and_are_no_longer_named(settings: Settings, tmp_path: Path) -> None:
     for day in (1, 2):
         write_backup(tmp_path / f"understudy-2026010{day}T000000Z.tar", {}, {})
@@ -242,6 +261,7 @@ def test_what_cannot_be_meant_is_one_sentence(settings: Settings) -> None:
         (Wanted(author="bob"), "PLATFORM:ID"),
         (Wanted(source="rumour"), "known are: creator-surface"),
         (Wanted(before="yesterday"), "is no date"),
+        (Wanted(before="9999-12-31T23:00-02:00"), "is no date"),
         (Wanted(exchange="x"), "no exchange 'x'"),
         (Wanted(document="x"), "no document 'x'"),
         (Wanted(author=BOB.key), "Nobody is here to confirm"),
