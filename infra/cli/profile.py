@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from infra.cli.compose import creator_person, now, open_journal, settings_of
 from infra.cli.console import err, out, print_json, table
 from infra.cli.graph import open_graph
+from infra.errors import UserMistake
 
 if TYPE_CHECKING:
     from memory.profile import Profile
@@ -47,35 +48,47 @@ def draft(home: Path | None, *, as_json: bool) -> None:
 
 def set_field(home: Path | None, field: str, text: str, *, as_json: bool) -> None:
     """Keep a version with one field in other words."""
-    from memory.profile import current, edited
+    from memory.profile import edited
 
-    profile = current(open_journal(settings_of(home))) or drafted(home)
-    keep_version(home, edited(profile, field, text), as_json=as_json)
+    keep_version(home, edited(kept_or_drafted(home), field, text), as_json=as_json)
 
 
 def edit(home: Path | None) -> None:
     """Open the profile in the creator's editor and keep what comes back."""
-    import tomllib
-
-    import click
     import tomli_w
 
-    from infra.errors import UserMistake
-    from memory.profile import Profile, current, edited
-
-    profile = current(open_journal(settings_of(home))) or drafted(home)
-    text = click.edit(tomli_w.dumps(asdict(profile)), extension=".toml")
+    text = from_editor(tomli_w.dumps(asdict(kept_or_drafted(home))))
     if text is None:
         err().print("Nothing was changed.")
-        return
+    else:
+        keep_version(home, profile_of(text), as_json=False)
+
+
+def from_editor(text: str) -> str | None:
+    """What the creator's editor makes of a text; None when it was not saved. Raises UserMistake without an editor."""
+    import click
+
+    try:
+        return click.edit(text, extension=".toml")
+    except click.ClickException as error:
+        why = error.message.rstrip(".")
+        raise UserMistake(f"{why}. EDITOR must name a program that is here. Nothing was changed.") from error
+
+
+def profile_of(text: str) -> "Profile":
+    """The profile that somebody wrote as TOML. Raises UserMistake for what is none."""
+    import tomllib
+
+    from memory.profile import Profile, edited
+
     try:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserMistake(f"That is no TOML: {error}. Nothing was changed.") from error
-    changed = Profile()
+    profile = Profile()
     for field, value in fields.items():
-        changed = edited(changed, field, str(value))
-    keep_version(home, changed, as_json=False)
+        profile = edited(profile, field, str(value))
+    return profile
 
 
 def versions(home: Path | None, *, as_json: bool) -> None:
@@ -96,6 +109,13 @@ def restore(home: Path | None, number: int, *, as_json: bool) -> None:
     from memory.profile import version
 
     keep_version(home, version(open_journal(settings_of(home)), number), as_json=as_json)
+
+
+def kept_or_drafted(home: Path | None) -> "Profile":
+    """What an edit begins with."""
+    from memory.profile import current
+
+    return current(open_journal(settings_of(home))) or drafted(home)
 
 
 def drafted(home: Path | None) -> "Profile":
