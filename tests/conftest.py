@@ -10,6 +10,7 @@ import pytest
 from infra.settings import offline
 from infra.voice.weights import Weights
 from memory.encode import Encoder
+from tests.databases import ENGINES, emptied, postgresql
 from tests.weights import EMBEDDER, SHARED, prepared_base, prepared_embedder
 
 
@@ -56,3 +57,18 @@ def weights() -> Weights:
 def encoder() -> Encoder:
     """The packaged embedder, as a running twin has it."""
     return Encoder(EMBEDDER, folder=prepared_embedder())
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real PostgreSQL server that the suite starts and stops."""
+    with postgresql(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+@pytest.fixture(params=ENGINES)
+def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'journal.db'}"
+    return emptied(request.getfixturevalue("postgres"))

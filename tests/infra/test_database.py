@@ -9,16 +9,15 @@ import sqlalchemy as sa
 
 from infra.database import LOCK_WAIT_S, connect, migrate, reading, writing
 from infra.errors import ServiceTrouble, UserMistake
-from tests.databases import postgresql
+from tests.databases import emptied
 
 
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
+@pytest.fixture
+def postgres_engine(postgres: str) -> Iterator[sa.Engine]:
     """A real PostgreSQL, for what SQLite does otherwise."""
-    with postgresql(tmp_path_factory.mktemp("postgres")) as url:
-        engine = connect(url)
-        yield engine
-        engine.dispose()
+    engine = connect(emptied(postgres))
+    yield engine
+    engine.dispose()
 
 
 def first(connection: sa.Connection) -> None:
@@ -86,21 +85,21 @@ def test_a_server_that_is_not_there_is_one_sentence() -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_what_a_database_quotes_of_a_row_is_not_repeated(postgres: sa.Engine) -> None:
+def test_what_a_database_quotes_of_a_row_is_not_repeated(postgres_engine: sa.Engine) -> None:
     """PostgreSQL puts the values into its complaint, and a value may be what somebody wrote."""
     twice = sa.text("INSERT INTO said VALUES ('my secret'), ('my secret')")
 
-    with writing(postgres) as connection:
+    with writing(postgres_engine) as connection:
         connection.execute(sa.text("CREATE TABLE said (words TEXT UNIQUE)"))
-    with pytest.raises(ServiceTrouble) as raised, writing(postgres) as connection:
+    with pytest.raises(ServiceTrouble) as raised, writing(postgres_engine) as connection:
         connection.execute(twice)
 
     assert "unique" in str(raised.value)
     assert "my secret" not in str(raised.value)
 
 
-def test_a_writer_does_not_wait_for_ever(postgres: sa.Engine) -> None:
-    with reading(postgres) as connection:
+def test_a_writer_does_not_wait_for_ever(postgres_engine: sa.Engine) -> None:
+    with reading(postgres_engine) as connection:
         assert connection.execute(sa.text("SHOW lock_timeout")).scalar() == f"{LOCK_WAIT_S}s"
 
 

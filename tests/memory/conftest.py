@@ -1,4 +1,4 @@
-"""Journals to test on: SQLite in a temporary folder, and a real PostgreSQL that the suite starts and stops."""
+"""Journals to test on, open and empty."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,22 +6,6 @@ from pathlib import Path
 import pytest
 
 from memory.journal import Journal
-from tests.databases import ENGINES, emptied, postgresql
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a PostgreSQL server of our own; its binaries come from a PyPI package."""
-    with postgresql(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
-
-
-@pytest.fixture(params=ENGINES)
-def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'journal.db'}"
-    return emptied(request.getfixturevalue("postgres"))
 
 
 @pytest.fixture
