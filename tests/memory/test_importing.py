@@ -28,6 +28,15 @@ def load(journal: Journal, path: Path, content: str | bytes) -> ImportReport:
     return import_paths(journal, [path], CONTEXT)
 
 
+def refused_in_a_sentence(journal: Journal, path: Path, content: str | bytes, why: str) -> None:
+    """Nothing of a file is imported, and a short sentence says why."""
+    with pytest.raises(UserMistake, match=why) as refused:
+        load(journal, path, content)
+
+    assert len(str(refused.value)) < 400
+    assert journal.counts()["events"] == 0
+
+
 def pairs(journal: Journal) -> list[tuple[str, str]]:
     return [(exchange.question, exchange.answer) for exchange in journal.exchanges()]
 
@@ -332,11 +341,7 @@ def test_a_package_that_is_anothers_or_an_attack_is_refused(
 def test_hostile_files_are_refused_in_a_sentence(
     sqlite_journal: Journal, tmp_path: Path, name: str, content: str | bytes, why: str
 ) -> None:
-    with pytest.raises(UserMistake, match=why) as refused:
-        load(sqlite_journal, tmp_path / name, content)
-
-    assert len(str(refused.value)) < 500
-    assert sqlite_journal.counts()["events"] == 0
+    refused_in_a_sentence(sqlite_journal, tmp_path / name, content, why)
 
 
 def test_an_error_does_not_repeat_what_the_file_says(sqlite_journal: Journal, tmp_path: Path) -> None:
