@@ -258,7 +258,7 @@ def edge_shard(folder: Path, dimension: int) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         return edge.EdgeShard.load(str(folder)) if exists else edge.EdgeShard.create(str(folder), config)
-    except Exception as error:
+    except Exception as error:  # the engine raises nothing narrower, whatever is wrong
         raise ServiceTrouble(
             f"Could not open the index in {str(folder)!r}: {error}. Is another Understudy running on this folder?"
         ) from error
