@@ -153,6 +153,23 @@ def test_decisions_made_since_outlive_an_older_backup(settings: Settings, tmp_pa
     journal.close()
 
 
+def test_a_restore_keeps_what_no_backup_holds_and_lets_expire_what_is_too_old(
+    settings: Settings, tmp_path: Path
+) -> None:
+    keeping.backup(settings.home, tmp_path / "older.tar", keep=0, as_json=True)
+    write_atomic(settings.data_folder / "models" / "base", "weights")
+    config = settings.home / "understudy.toml"
+    config.write_text(config.read_text() + "[retention]\ndays = 1\nexchanges = true\n", encoding="utf-8")
+
+    keeping.restore(settings.home, tmp_path / "older.tar", replace=True, as_json=True)
+
+    assert (settings.data_folder / "models" / "base").read_text() == "weights"
+    assert backups(settings.data_folder) == [str(tmp_path / "older.tar")]
+    journal = open_journal(settings)
+    assert list(journal.exchanges()) == []
+    journal.close()
+
+
 def test_a_backup_brings_everything_to_another_machine_but_secrets(settings: Settings, tmp_path: Path) -> None:
     config = settings.home / "understudy.toml"
     config.write_text(config.read_text() + '[api]\nport = 8400\ntoken = "0123456789abcdef"\n', encoding="utf-8")

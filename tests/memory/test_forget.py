@@ -1,7 +1,8 @@
 """What is forgotten is gone from everywhere that memory keeps it, and nothing else is."""
 
 import json
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
@@ -12,7 +13,7 @@ import pytest
 
 import memory.forget
 from infra.errors import UserMistake
-from memory.forget import Forgotten, Lines, forget, known_of, lift, rehearse, selection_of_exchange
+from memory.forget import Doomed, Forgotten, Lines, forget, known_of, lift, rehearse, selection_of_exchange
 from memory.importers.records import ImportContext
 from memory.importing import import_paths
 from memory.journal import Journal, Writer
@@ -152,15 +153,18 @@ def test_forgetting_twice_finds_nothing_more(journal: Journal) -> None:
     assert (again.messages, again.exchanges, again.events) == (0, (), 0)
 
 
+@pytest.mark.parametrize("done", [0, 2])
 def test_a_forgetting_that_is_cut_off_answers_nothing_and_ends_when_it_is_repeated(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, done: int
 ) -> None:
+    """After so many batches; what quotes a pair is found the second time too, when the pair itself is gone."""
     lived(journal)
+    quote_bob(journal)
     whole = rehearse(journal, Selection(person=BOB.key), now=LATER).tombstone.counts
     batches, erase_lines = count(), memory.forget.erase_lines
 
     def dying(writer: Writer, batch: Lines) -> None:
-        if next(batches) == 2:
+        if next(batches) == done:
             raise KeyboardInterrupt
         erase_lines(writer, batch)
 
@@ -177,9 +181,45 @@ def test_a_forgetting_that_is_cut_off_answers_nothing_and_ends_when_it_is_repeat
 
     rest = forgotten(journal, person=BOB.key)
 
-    assert 0 < rest.events == whole["events"] - 4
+    assert 0 < rest.events == whole["events"] - 2 * done
     assert known_of(journal, BOB.key) == []
     assert not any(event.kind is Kind.ANSWER for _, event in journal.events())
+
+
+def quote_bob(journal: Journal) -> None:
+    """Charlie asks the twin, which answers from what Ada said to Bob."""
+    exchange = next(each for each in journal.exchanges() if each.question == "How warm should the dough be?")
+    note = Note(exchange.id, "exchange", "24 degrees.", 0.9, "bakery", NOON)
+    asked = said("80", CHARLIE, "How warm do I make it?", minutes=300)
+    answer = Answer(name_uuid("q"), "80", "24 degrees.", "answered", "", (note,), "base", "", {})
+    remember(journal, [answer_event(answer, asked, at=NOON)], creator=CREATOR)
+
+
+def test_what_is_written_while_the_rest_is_looked_for_goes_too(
+    sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lived(sqlite_journal)
+    looked = memory.forget.look
+
+    def slow_look(journal: Journal, choose: Callable[[Writer], Lines]) -> Doomed:
+        found = looked(journal, choose)
+        remember(journal, [message_event(said("60", BOB, "And salt?"), Source.TELEGRAM_GROUP)], creator=CREATOR)
+        return found
+
+    monkeypatch.setattr(memory.forget, "look", slow_look)
+    forgotten(sqlite_journal, person=BOB.key)
+
+    assert known_of(sqlite_journal, BOB.key) == []
+
+
+def test_between_two_batches_others_get_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.forget, "BATCH", 2)
+    monkeypatch.setattr(memory.forget, "PAUSE_S", 0.05)
+    began = time.monotonic()
+
+    assert list(memory.forget.batches(range(5))) == [[0, 1], [2, 3], [4]]
+
+    assert time.monotonic() - began >= 0.1
 
 
 def test_others_write_while_much_is_forgotten(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,11 +267,13 @@ def test_a_question_that_others_asked_too_goes_on_in_their_words_and_can_be_answ
 def test_a_place_is_purged_and_others_stay(journal: Journal) -> None:
     lived(journal)
 
-    forget(journal, Selection(place=ELSEWHERE.key), creator=CREATOR, now=NOON)
+    forget(journal, Selection(place=ELSEWHERE.key), creator=CREATOR, now=LATER)
 
     assert journal.message(ELSEWHERE, "9") is None
     assert journal.inbox() == []
     assert {"How warm should the dough be?", "Which flour?"} <= {each.question for each in journal.exchanges()}
+    like = said("1", BOB, "Who is up?", place=replace(ELSEWHERE, id=f"{ELSEWHERE.id}0"))
+    assert remember(journal, [message_event(like, Source.TELEGRAM_GROUP)], creator=CREATOR).forgotten == 0
 
 
 def forgotten(journal: Journal, **parts: Any) -> Forgotten:
