@@ -236,22 +236,6 @@ def passage_event(passage: Passage, *, revision: int = 0) -> Event:
     return about(passage, passage.id, Kind.PASSAGE, source=passage.source, payload=payload, revision=revision)
 
 
-def document_event(passages: Sequence[Passage], *, revision: int, sha256: str) -> Event:
-    """A document as a whole: after it, exactly these pieces of it are known. `passages` is not empty."""
-    first = passages[0]
-    ids = [passage.id for passage in passages]
-    return file_event(
-        first.document,
-        first.author,
-        first.place,
-        at=first.at,
-        revision=revision,
-        sha256=sha256,
-        passages=ids,
-        source=first.source,
-    )
-
-
 def file_event(
     name: str,
     by: Person,

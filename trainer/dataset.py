@@ -115,11 +115,6 @@ class Dataset:
             for line in lines_of(self.folder / "heldout.jsonl")
         ]
 
-    def exchange_ids(self) -> set[str]:
-        """Every exchange that the dataset holds, in any split."""
-        rows = [*self.rows("train"), *self.rows("validation")]
-        return {str(row.provenance["exchange"]) for row in rows}
-
 
 def plan(
     exchanges: Iterable[Exchange],

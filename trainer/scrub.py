@@ -218,16 +218,6 @@ def undisguised(text: str) -> str:
     return SPELLED.sub(lambda match: re.sub(r"\D", "", match[0]), plain)
 
 
-def scrub_exchange(exchange: Exchange) -> Exchange:
-    """`exchange` with both halves and its title scrubbed. Raises Refused as `scrub` does."""
-    return replace(
-        exchange,
-        question=scrub(exchange.question).text,
-        answer=scrub(exchange.answer).text,
-        title=scrub(exchange.title).text,
-    )
-
-
 def clean(exchanges: Iterable[Exchange]) -> Cleaned:
     """All exchanges scrubbed; one that is refused is left out and counted, never used as it was."""
     kept: list[Exchange] = []

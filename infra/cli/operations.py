@@ -115,14 +115,6 @@ class House:
         recorded = self.settings.permissions.discord_training
         return (recorded.reference, str(recorded.date)) if recorded else None
 
-    def _card(self, version: str) -> Mapping[str, Any]:
-        """An eval card, from the machine that keeps the adapters."""
-        if not self.settings.bot.api:
-            return adapter_store(self.settings).card(version)
-        found = self._twin().get(f"/admin/voices/{version}/card")
-        assert isinstance(found, dict)
-        return found
-
     def _twin(self) -> Remote:
         found = running_twin(self.settings)
         if found is None:

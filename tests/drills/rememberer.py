@@ -23,14 +23,13 @@ from memory.messages import Event, Source
 from memory.remember import (
     consent_event,
     deletion_event,
-    document_event,
     exchange_event,
     message_event,
     passage_event,
     question_event,
     remember,
 )
-from tests.memory.making import GROUP, piece, said, taught
+from tests.memory.making import GROUP, document_event, piece, said, taught
 from tests.people import ADA, BOB, CREATOR, NOON
 
 CHAPTERS = 40

@@ -1,12 +1,14 @@
 """Short ways to make memory's values in tests."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memory.encode import location
-from memory.messages import Exchange, Message, Passage, Person, Place, Source, name_uuid
+from memory.messages import Event, Exchange, Message, Passage, Person, Place, Source, name_uuid
+from memory.remember import file_event
 from tests.people import ADA, NOON
 
 if TYPE_CHECKING:
@@ -87,4 +89,20 @@ def small_bert(words: int) -> "BertConfig":
 
     return BertConfig(
         vocab_size=words, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+
+
+def document_event(passages: Sequence[Passage], *, revision: int, sha256: str) -> Event:
+    """A document as a whole: after it, exactly these pieces of it are known. `passages` is not empty."""
+    first = passages[0]
+    ids = [passage.id for passage in passages]
+    return file_event(
+        first.document,
+        first.author,
+        first.place,
+        at=first.at,
+        revision=revision,
+        sha256=sha256,
+        passages=ids,
+        source=first.source,
     )

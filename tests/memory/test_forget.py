@@ -23,7 +23,6 @@ from memory.remember import (
     answer_event,
     choice_event,
     consent_event,
-    document_event,
     exchange_event,
     message_event,
     passage_event,
@@ -33,7 +32,7 @@ from memory.remember import (
 )
 from memory.selection import Selection, tombstone_from
 from memory.tombstones import follow_tombstones
-from tests.memory.making import GROUP, piece, said, taught
+from tests.memory.making import GROUP, document_event, piece, said, taught
 from tests.people import ADA, BOB, CHARLIE, CREATOR, NOON
 
 LATER = NOON + timedelta(days=1)

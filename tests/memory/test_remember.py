@@ -23,7 +23,6 @@ from memory.remember import (
     consent_event,
     deletion_event,
     dismissal_event,
-    document_event,
     exchange_event,
     message_event,
     passage_event,
@@ -31,7 +30,7 @@ from memory.remember import (
     remember,
     vote_event,
 )
-from tests.memory.making import GROUP, piece, said, taught
+from tests.memory.making import GROUP, document_event, piece, said, taught
 from tests.people import ADA, BOB, CHARLIE, CREATOR, NOON
 
 ASKED = said("1", BOB, "How warm should the dough be?")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from infra.errors import Refused
 from tests.memory.making import taught
-from trainer.scrub import clean, found, scrub, scrub_exchange, undisguised
+from trainer.scrub import clean, found, scrub, undisguised
 
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow" + "IBAAKCAQEA\nabc" + "\n-----END RSA PRIVATE KEY-----"
 JWT = "eyJhbGciOiJIUzI1NiJ9" + "." + "eyJzdWIiOiIxMjM0NTY3ODkwIn0" + "." + "dozjgNryP4J3jVmNHl0w5N"
@@ -113,7 +113,7 @@ def test_a_refused_exchange_is_left_out_and_counted() -> None:
 
 
 def test_both_halves_of_an_exchange_are_scrubbed() -> None:
-    scrubbed = scrub_exchange(taught("I am bob@example.org, who are you?", "Call 13800138000"))
+    (scrubbed,) = clean([taught("I am bob@example.org, who are you?", "Call 13800138000")]).exchanges
 
     assert (scrubbed.question, scrubbed.answer) == ("I am [email], who are you?", "Call [phone]")
 
