@@ -18,7 +18,7 @@ from infra.errors import ServiceTrouble
 from infra.files import finish_folder, finished
 
 MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
-BATCH = 32
+BATCH, PAIRS = 32, 5
 # The most that figures may differ from the original's: vectors by one less their cosine, scores as probabilities. A
 # faithful export differs by rounding.
 FAITHFUL = 1e-4
@@ -44,13 +44,8 @@ class Prepared:
         self.dimension = int(self._session.get_outputs()[0].shape[1])
 
     def dense(self, texts: list[str]) -> np.ndarray:
-        """Unit vectors, float32, (texts, dimension). Texts of like length are encoded together, as padding costs."""
-        found = np.empty((len(texts), self.dimension), dtype=np.float32)
-        order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
-        for start in range(0, len(order), BATCH):
-            picked = order[start : start + BATCH]
-            found[picked] = self._run([texts[at] for at in picked])
-        return found
+        """Unit vectors, float32, (texts, dimension)."""
+        return self._figures(texts, BATCH)
 
     def scores(self, question: str, texts: Sequence[str], *, budget_s: float) -> np.ndarray | None:
         """How well each text answers, higher for better; None when that takes longer than it may."""
@@ -60,7 +55,7 @@ class Prepared:
         alarm = Timer(budget_s, setattr, (options, "terminate", True))  # looked at between the steps of the graph
         alarm.start()
         try:
-            return self._run([(question, text) for text in texts], options)[:, 0]
+            return self._figures([(question, text) for text in texts], PAIRS, options)[:, 0]
         except Exception:
             if options.terminate:
                 return None
@@ -68,7 +63,16 @@ class Prepared:
         finally:
             alarm.cancel()
 
-    def _run(self, texts: Sequence[str | tuple[str, str]], options: Any = None) -> np.ndarray:
+    def _figures(self, texts: Sequence[str | tuple[str, str]], batch: int, options: Any = None) -> np.ndarray:
+        """What the model makes of each text or pair. Those of like length are read together, as padding costs."""
+        found = np.empty((len(texts), self.dimension), dtype=np.float32)
+        order = sorted(range(len(texts)), key=lambda at: len("".join(texts[at])))
+        for start in range(0, len(order), batch):
+            picked = order[start : start + batch]
+            found[picked] = self._run([texts[at] for at in picked], options)
+        return found
+
+    def _run(self, texts: Sequence[str | tuple[str, str]], options: Any) -> np.ndarray:
         read = self._tokenizer.encode_batch(list(texts))
         known = {
             "input_ids": [each.ids for each in read],
