@@ -86,7 +86,7 @@ async def test_a_reply_chain_is_told_to_the_voice_with_who_spoke(tmp_path: Path)
 
         turns = on.stage.voice.asked[-1]
         assert [turn.role for turn in turns[-3:]] == ["user", "assistant", "user"]
-        assert turns[-3].content == f"Bob: {WARM}"
+        assert turns[-3].content == f"A member: {WARM}"
         assert SAYS in turns[-2].content
 
 

@@ -178,14 +178,13 @@ def test_a_canary_begins_at_once_in_a_running_twin(twin: Path, up, weights: Weig
         events = httpx.post(f"{up[0]}/api/ask", json=body, timeout=60).text.strip().split("\n\n")
         return json.loads(events[-1].removeprefix("data: "))["answer"]["voice"]
 
-    store = with_adapters(twin, weights)
+    with_adapters(twin, weights)
     found = document(twin, "voices", "canary", "v1", "--share", "0.999")
     assert (found["canary"], found["share"]) == ("v1", 0.999)
 
     assert voice_for("tried") == "smollm2-135m-instruct+v1"
     assert document(twin, "voices", "list")["canary"]["speaks"]
 
-    store.taint("v1", "somebody was forgotten")
     assert "Canary v1 has stopped" in understudy(twin, "voices", "canary", "--off").stderr
     assert voice_for("stopped") == "smollm2-135m-instruct"
 

@@ -8,6 +8,8 @@ import asyncio
 import re
 import tomllib
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +31,7 @@ Said = TypeVar("Said", FakeMessage, TelegramMessage)
 DOCS = Path(__file__).parents[2] / "docs"
 WARM, UNKNOWN = "How warm should the dough be?", "Who won the regatta in 1987?"
 FEEDS, CHARLIE = "Who feeds the starter on Sundays?", "Charlie feeds the starter on Sundays, before eight."
+POOLISH = "What is a poolish?"
 ANSWER = "Charlie won the regatta in 1987, by a length."
 
 
@@ -93,89 +96,140 @@ def button(message: FakeMessage, verb: str) -> str:
     return next(each for each in buttons if each.startswith(verb))
 
 
+@dataclass
+class Place:
+    """Who there is where the guides are followed: Ada made both bots, and has a server and a group."""
+
+    home: Path
+    discord: FakeDiscord
+    telegram: FakeTelegram
+
+    def __post_init__(self) -> None:
+        self.ada, self.bob = self.telegram.user("Ada"), self.telegram.user("Bob")
+        self.carl, self.guild = self.discord.user("Carl"), self.discord.guild()
+        self.channel = self.discord.channel(self.guild)
+        self.discord.member(self.guild, self.carl, DEFAULT)
+        self.group = self.telegram.group("Bakery")
+        self.telegram.join(self.group, self.ada, "creator")
+        self.telegram.join(self.group, self.bob)
+        self.environment = child_environment(
+            UNDERSTUDY_DISCORD__API=self.discord.api,
+            UNDERSTUDY_DISCORD__GATEWAY=self.discord.gateway,
+            UNDERSTUDY_TELEGRAM__API=self.telegram.api,
+        )
+
+    def in_channel(self) -> list[FakeMessage]:
+        return self.discord.said_by_bot(self.channel)
+
+    def in_private(self) -> list[TelegramMessage]:
+        return self.telegram.said_by_bot(self.bob)
+
+    def running(self) -> AbstractAsyncContextManager[object]:
+        """The twin, as the guides start it."""
+        return running(self.home, self.environment, "up", "--port", "0")
+
+    async def answers_bob(self, question: str) -> None:
+        asking = self.telegram.say(self.bob, self.telegram.private(self.bob), question)
+        await answered(self.home, self.in_private, asking)
+
+    async def answers_carl(self, question: str) -> None:
+        await answered(self.home, self.in_channel, self.carl_asks(question))
+
+    async def carl_asks(self, question: str) -> None:
+        await self.discord.say(self.carl, self.channel, f"<@{self.discord.bot_id}> {question}")
+
+
+def set_up(place: Place, on_discord: Guide, on_telegram: Guide, weights: Weights) -> dict[str, Any]:
+    """Steps 1 to 3: the tokens, the invitation, the creator. Returns the settings."""
+    home = place.home
+    assert on_discord.commands("init") == on_telegram.commands("init")
+    init, take_in = on_discord.commands("init")
+    (home / "qa.csv").write_text(QA, encoding="utf-8")
+    understudy(home, *init, "--yes")
+    lend_weights(home, weights)
+    understudy(home, take_in[0], str(home / take_in[1]))
+    with (home / ".env").open("a", encoding="utf-8") as env:
+        env.write(on_discord.secret(place.discord.token) + on_telegram.secret(place.telegram.token))
+    (permissions,) = re.findall(r"permissions=(\d+)", on_discord.block("oauth2/authorize"))
+    place.discord.member(place.guild, place.discord.bot_id, int(permissions))
+    settings = tomllib.loads((home / "understudy.toml").read_text(encoding="utf-8"))
+    creator = on_discord.creator(place.discord.owner_id)
+    settings["creator"] |= creator | {"ids": creator["ids"] + on_telegram.creator(place.ada)["ids"]}
+    write(home, settings)
+    return settings
+
+
+async def start(place: Place) -> None:
+    """Step 4: what is said there about starting."""
+    await eventually(lambda: bool(place.discord.commands) and bool(place.telegram.commands), place.home)
+    await place.telegram.start(place.ada)  # "Press Start in the private chat with it once"
+    await place.telegram.start(place.bob)
+    await place.answers_bob(WARM)
+    await place.answers_carl(WARM)
+
+
+async def pass_on(place: Place) -> None:
+    """ "What it does not know it offers to pass on", and the creator answers in private."""
+    discord, home = place.discord, place.home
+    await place.carl_asks(UNKNOWN)
+    refusal = await shown(home, place.in_channel, "won't guess")
+    await (await discord.click(place.carl, refusal.id, button(refusal, "ask"))).done(20)
+    card = await shown(home, lambda: discord.said_by_bot(discord.dm_channel(discord.owner_id)), UNKNOWN)
+    form = await (await discord.click(discord.owner_id, card.id, button(card, "answer"))).done(20)
+    await (await discord.submit(form, {"text": ANSWER})).done(20)
+    await shown(home, place.in_channel, ANSWER)
+
+
+def allow_listening(place: Place, settings: dict[str, Any]) -> None:
+    """Step 5, and 4 on Telegram: what is switched on before it may listen."""
+    write(place.home, {**settings, "discord": {"message_content": True}})
+    place.discord.intents_allowed = Intent.MESSAGE_CONTENT
+    place.telegram.privacy_mode = False
+
+
+async def listen(place: Place) -> None:
+    """The same steps: an admin lets it listen on either platform."""
+    await place.telegram.say(place.ada, place.group, "/listen on")
+    await shown(place.home, lambda: place.telegram.said_by_bot(place.group), "I listen in this place")
+    # When it answers, it is there, and will see a command.
+    await place.answers_carl(WARM)
+    await place.discord.slash(place.discord.owner_id, place.channel, "listen", state="on")
+    await shown(place.home, place.in_channel, "I listen in this place")
+
+
+async def overhear(place: Place) -> None:
+    """What the creator answers in public is known on the other platform too: there is one memory."""
+    discord, telegram = place.discord, place.telegram
+    asked = await discord.say(place.carl, place.channel, FEEDS)
+    await discord.say(discord.owner_id, place.channel, CHARLIE, reply_to=asked)
+    wondered = await telegram.say(place.bob, place.group, POOLISH)
+    await telegram.say(
+        place.ada, place.group, "Equal weights of flour and water, and a pinch of yeast.", reply_to=wondered
+    )
+
+    await eventually(lambda: len(heard(place.home)) == 2, place.home)
+    await place.answers_bob(FEEDS)
+    await place.answers_carl(POOLISH)
+
+
 @pytest.mark.timeout(500)
 async def test_who_follows_the_guides_is_answered_asked_and_heard(tmp_path: Path, weights: Weights) -> None:
     on_discord, on_telegram = Guide("discord.md"), Guide("telegram.md")
     async with FakeDiscord() as discord, FakeTelegram() as telegram:
-        # Who there is: Ada made both bots, and has a server and a group.
-        ada, bob, carl = telegram.user("Ada"), telegram.user("Bob"), discord.user("Carl")
-        guild = discord.guild()
-        channel = discord.channel(guild)
-        discord.member(guild, carl, DEFAULT)
-        group = telegram.group("Bakery")
-        telegram.join(group, ada, "creator")
-        telegram.join(group, bob)
+        place = Place(tmp_path, discord, telegram)
+        settings = set_up(place, on_discord, on_telegram, weights)
 
-        def in_channel() -> list[FakeMessage]:
-            return discord.said_by_bot(channel)
-
-        def in_private() -> list[TelegramMessage]:
-            return telegram.said_by_bot(bob)
-
-        environment = child_environment(
-            UNDERSTUDY_DISCORD__API=discord.api,
-            UNDERSTUDY_DISCORD__GATEWAY=discord.gateway,
-            UNDERSTUDY_TELEGRAM__API=telegram.api,
-        )
-
-        # Steps 1 to 3: the tokens, the invitation, the creator.
-        assert on_discord.commands("init") == on_telegram.commands("init")
-        init, take_in = on_discord.commands("init")
-        (tmp_path / "qa.csv").write_text(QA, encoding="utf-8")
-        understudy(tmp_path, *init, "--yes")
-        lend_weights(tmp_path, weights)
-        understudy(tmp_path, take_in[0], str(tmp_path / take_in[1]))
-        with (tmp_path / ".env").open("a", encoding="utf-8") as env:
-            env.write(on_discord.secret(discord.token) + on_telegram.secret(telegram.token))
-        (permissions,) = re.findall(r"permissions=(\d+)", on_discord.block("oauth2/authorize"))
-        discord.member(guild, discord.bot_id, int(permissions))
-        settings = tomllib.loads((tmp_path / "understudy.toml").read_text(encoding="utf-8"))
-        creator = on_discord.creator(discord.owner_id)
-        settings["creator"] |= creator | {"ids": creator["ids"] + on_telegram.creator(ada)["ids"]}
-        write(tmp_path, settings)
-
-        # Step 4: what is said there about starting.
         assert on_discord.commands("doctor") == on_telegram.commands("doctor") == [["doctor"], ["up"]]
-        await asyncio.to_thread(understudy, tmp_path, "doctor", environment=environment)
-        async with running(tmp_path, environment, "up", "--port", "0"):
-            await eventually(lambda: bool(discord.commands) and bool(telegram.commands), tmp_path)
-            await telegram.start(ada)  # "Press Start in the private chat with it once"
-            await telegram.start(bob)
-            await answered(tmp_path, in_private, telegram.say(bob, telegram.private(bob), WARM))
-            await answered(tmp_path, in_channel, discord.say(carl, channel, f"<@{discord.bot_id}> {WARM}"))
+        await asyncio.to_thread(understudy, tmp_path, "doctor", environment=place.environment)
+        async with place.running():
+            await start(place)
+            await pass_on(place)
 
-            # "What it does not know it offers to pass on", and the creator answers in private.
-            await discord.say(carl, channel, f"<@{discord.bot_id}> {UNKNOWN}")
-            refusal = await shown(tmp_path, in_channel, "won't guess")
-            await (await discord.click(carl, refusal.id, button(refusal, "ask"))).done(20)
-            card = await shown(tmp_path, lambda: discord.said_by_bot(discord.dm_channel(discord.owner_id)), UNKNOWN)
-            form = await (await discord.click(discord.owner_id, card.id, button(card, "answer"))).done(20)
-            await (await discord.submit(form, {"text": ANSWER})).done(20)
-            await shown(tmp_path, in_channel, ANSWER)
-
-        # Step 5, and 4 on Telegram: listening.
         assert "`discord.message_content = true`" in on_discord.text
-        settings["discord"] = {"message_content": True}
-        write(tmp_path, settings)
-        discord.intents_allowed = Intent.MESSAGE_CONTENT
-        telegram.privacy_mode = False
-        async with running(tmp_path, environment, "up", "--port", "0"):
-            await telegram.say(ada, group, "/listen on")
-            await shown(tmp_path, lambda: telegram.said_by_bot(group), "I listen in this place")
-            # When it answers, it is there, and will see a command.
-            await answered(tmp_path, in_channel, discord.say(carl, channel, f"<@{discord.bot_id}> {WARM}"))
-            await discord.slash(discord.owner_id, channel, "listen", state="on")
-            await shown(tmp_path, in_channel, "I listen in this place")
-
-            asked = await discord.say(carl, channel, FEEDS)
-            await discord.say(discord.owner_id, channel, CHARLIE, reply_to=asked)
-            wondered = await telegram.say(bob, group, "What is a poolish?")
-            await telegram.say(ada, group, "Equal weights of flour and water, and a pinch of yeast.", reply_to=wondered)
-
-            # Each is asked for on the other platform: there is one memory.
-            await eventually(lambda: len(heard(tmp_path)) == 2, tmp_path)
-            await answered(tmp_path, in_private, telegram.say(bob, telegram.private(bob), FEEDS))
-            await answered(tmp_path, in_channel, discord.say(carl, channel, f"<@{discord.bot_id}> What is a poolish?"))
+        allow_listening(place, settings)
+        async with place.running():
+            await listen(place)
+            await overhear(place)
 
         assert discord.violations == []
         assert telegram.violations == []

@@ -233,6 +233,14 @@ def test_a_canary_answers_its_users_until_it_is_stopped(
     assert (store.canary(), http.get("/admin/voices").json()["canary"]) == (None, None)
 
 
+def test_a_canary_that_is_tainted_by_now_can_be_stopped(http: httpx.Client, store: AdapterStore) -> None:
+    http.post("/admin/voices/canary", json={"version": "v1", "share": 0.5})
+    store.taint("v1", "somebody was forgotten")
+
+    assert http.post("/admin/voices/canary/stop", json={"version": "v1"}).json() == {"stopped": "v1", "voice": "tiny"}
+    store.folder("v1").with_name("v1.tainted.json").unlink()
+
+
 def test_another_share_is_the_same_trial_and_promoting_ends_it(http: httpx.Client, store: AdapterStore) -> None:
     http.post("/admin/voices/canary", json={"version": "v1", "share": 0.5})
     begun = store.on_trial().since
