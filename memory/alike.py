@@ -13,7 +13,7 @@ import hashlib
 import re
 import unicodedata
 
-from memory.encode import IS_CJK, RUNS, stem, stop_terms
+from memory.terms import IS_CJK, RUNS, stem, stop_terms
 
 # What kind of question it is: none of these is answered like another. The first to match takes its words away.
 KINDS = (

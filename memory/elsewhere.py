@@ -1,9 +1,10 @@
 """Recall in another process: whoever does not hold the index asks the twin's API, which does."""
 
+import time
 from collections.abc import Callable
+from typing import Any
 
-from infra.errors import ServiceTrouble
-from infra.remote import Remote
+from infra.remote import BACK_S, LOOK_S, Gone, Remote
 from memory.codec import note_from
 from memory.prompt import MOST_TOKENS
 from memory.recall import EVERYBODY, Recollection
@@ -15,14 +16,31 @@ class RecallElsewhere:
 
     def __init__(self, find: Callable[[], Remote | None]) -> None:
         self._find = find
+        self._met = False
 
     def recall(
         self, question: str, *, scope: Scope = EVERYBODY, limit: int = 2, budget_tokens: int = MOST_TOKENS
     ) -> Recollection:
-        """Up to `limit` notes. Raises ServiceTrouble while the API cannot be reached."""
+        """Up to `limit` notes. Waits for an API that is started again; raises ServiceTrouble when it does not come."""
+        asked = {"question": question, "community": scope.community, "limit": limit, "budget_tokens": budget_tokens}
+        found = self._patiently(asked)
+        return Recollection(tuple(map(note_from, found["notes"])), found["confidence"], found["timings_ms"])
+
+    def _patiently(self, asked: dict[str, Any]) -> Any:
+        """What the API answers. One that has been there before may be back soon."""
+        began = time.monotonic()
+        while True:
+            try:
+                return self._ask(asked)
+            except Gone:
+                if not self._met or time.monotonic() - began > BACK_S:
+                    raise
+            time.sleep(LOOK_S)
+
+    def _ask(self, asked: dict[str, Any]) -> Any:
         remote = self._find()
         if remote is None:
-            raise ServiceTrouble('The twin\'s memory cannot be reached: start it with "understudy up".')
-        asked = {"question": question, "community": scope.community, "limit": limit, "budget_tokens": budget_tokens}
+            raise Gone('The twin\'s memory cannot be reached: start it with "understudy up".')
         found = remote.get("/api/recall", **asked)
-        return Recollection(tuple(map(note_from, found["notes"])), found["confidence"], found["timings_ms"])
+        self._met = True
+        return found

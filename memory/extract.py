@@ -10,11 +10,11 @@ from collections.abc import Container, Iterable, Iterator
 from typing import Protocol
 
 from memory.alike import normal_form
-from memory.encode import CJK, STOP
 from memory.lexicon import CALENDAR, EDGES, HAN, Lexicon, not_a_name, sentences, telling_part
 from memory.messages import Exchange, Passage
 from memory.readings import EntityKind, Mention, Reading, Statement, name_key, names_in
 from memory.stances import answered_stance, stances_of
+from memory.terms import CJK, STOP
 from memory.wording import SPEAKER, own_words
 
 # Written so that it can only be a name.

@@ -116,7 +116,7 @@ class GraphRecall:
         """What may be shown of the sources, in their order."""
         values: list[Exchange | Passage] = [*self._journal.exchanges(sources), *self._journal.passages(sources)]
         seen = [
-            replace(note_of(each), score=SURE, why=Why(authority=authority_of(each), linked=True))
+            replace(note_of(each, Why(authority=authority_of(each), linked=True)), score=SURE)
             for each in values
             if sees(scope, each.place)
         ]

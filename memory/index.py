@@ -19,10 +19,11 @@ from itertools import chain, islice
 import numpy as np
 
 from infra.errors import ServiceTrouble, UserMistake
-from memory.encode import EXCHANGE_TERMS, PASSAGE_TERMS, Encoder, Sparse, document_weights
+from memory.encode import Encoder
 from memory.journal import Derived, Journal, OutboxItem
 from memory.messages import Exchange, Passage, name_uuid
 from memory.ranking import Hit
+from memory.terms import EXCHANGE_TERMS, PASSAGE_TERMS, Sparse, document_weights
 from memory.vectors import Collection, Current, Scope, Store, Vector, collection_name
 
 log = logging.getLogger(__name__)
@@ -110,8 +111,7 @@ class Index:
             self._filler.start()
         else:
             store.sweep(self._name)
-            self._fill(self._next)
-            self.collection.settle()
+            self._fill_first(self._next)
 
     @property
     def collection(self) -> Collection:
@@ -157,12 +157,16 @@ class Index:
         return total
 
     def close(self) -> None:
-        """Filling stops after its batch, and goes on when the index is opened again."""
+        """Filling stops after its batch, and goes on when the index is opened again.
+
+        After much was added this takes seconds, which the next start is spared.
+        """
         self._closing.set()
         if self._filler is not None:
             self._filler.join()
         with self._writing:
             for side in self._sides():
+                side.collection.settle()
                 side.collection.close()
 
     def _former(self, current: Current, load: Callable[[str], Encoder]) -> Side:
@@ -191,6 +195,13 @@ class Index:
                 said = trouble if isinstance(trouble, ServiceTrouble) else type(trouble).__name__
                 log.warning("the index of the new embedder waits: %s", said)
                 self._closing.wait(RETRY_S)
+
+    def _fill_first(self, side: Side) -> None:
+        """Fill the only collection. What waits in the outbox for one that was empty is in the journal that it reads."""
+        read = self._journal.outbox_last() if side.collection.count() == 0 else 0
+        self._fill(side)
+        self._journal.outbox_done(read)
+        side.collection.settle()
 
     def _fill(self, side: Side) -> None:
         """Add what the journal knows and the collection does not, then let it answer."""

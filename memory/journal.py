@@ -5,11 +5,12 @@ opens. Nothing here decides what an event means.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -50,10 +51,35 @@ Operation = Literal["upsert", "delete"]
 MESSAGE_COLUMNS = "platform, place, message_id, thread, at, reply_to, revision, deleted, source, payload"
 # Any constant; it only has to be ours, and another than that of migrations, among the locks of a shared PostgreSQL.
 WRITER_LOCK = 7_301_190_523
+# Of so many answers it is looked at how long they took to begin.
+TIMED = 5000
 # Rows fetched at a time when a whole table is walked.
 BATCH = 500
 # Payloads whose values are kept: a conversation is paired again whenever the creator says something.
 KEPT = 1 << 13
+
+
+# Who asked a question, by its form, when memory had no answer to it.
+WAITED = (
+    "SELECT 'waited' AS what, i.normalised AS form, a.payload FROM inbox i "
+    "JOIN inbox_askers a ON a.number = i.number WHERE i.normalised IN"
+)
+# Exchanges with every other answer to their questions, who waits for one, and passages, by the ids that a search found.
+FOUND = (
+    "WITH asked AS (SELECT form FROM exchanges WHERE id IN :values) "
+    "SELECT 'alike' AS what, form, payload FROM exchanges WHERE form IN (SELECT form FROM asked) "
+    f"UNION ALL {WAITED} (SELECT form FROM asked) "
+    "UNION ALL SELECT 'passage' AS what, '' AS form, payload FROM passages WHERE id IN :values"
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Answers with the form of their question, who waits for one by the same form, and passages."""
+
+    alike: Sequence[tuple[str, Exchange]]
+    waited: Mapping[str, Set[str]]
+    passages: Sequence[Passage]
 
 
 @dataclass(frozen=True)
@@ -99,11 +125,18 @@ class Document:
 
 @dataclass(frozen=True)
 class Judged:
-    """How many answers a voice gave, and what the last vote of each person said of them."""
+    """How many answers a voice gave, and what the last vote of each person said of them.
+
+    `failed` of the answers broke off, or had not begun. `critics` is how many people the bad votes are from.
+    `first_tokens` are the milliseconds after which the latest answers began.
+    """
 
     answers: int = 0
     good: int = 0
     bad: int = 0
+    failed: int = 0
+    critics: int = 0
+    first_tokens: tuple[float, ...] = ()
 
 
 class Journal:
@@ -295,34 +328,59 @@ class Journal:
     def judged(self, *, since: datetime) -> dict[str, Judged]:
         """What was said of the answers since `since`, by the name of the voice that gave them."""
         voice = json_text(self._engine, "payload", "answer", "voice")
+        first = json_text(self._engine, "payload", "answer", "timings_ms", "first_token")
         value, person = json_text(self._engine, "payload", "value"), json_text(self._engine, "author", "id")
         rows = self._rows(
-            f"WITH answers AS (SELECT message_id AS id, {voice} AS voice FROM events "
+            f"WITH answers AS (SELECT message_id AS id, {voice} AS voice, {first} AS first FROM events "
             "WHERE kind = 'answer' AND at >= :since), "
-            f"votes AS (SELECT place AS answer, {value} AS value, row_number() OVER "
-            f"(PARTITION BY place, platform, {person} ORDER BY at DESC, seq DESC) AS nth FROM events "
+            f"votes AS (SELECT place AS answer, {value} AS value, platform || ':' || ({person}) AS person, "
+            f"row_number() OVER (PARTITION BY place, platform, {person} ORDER BY at DESC, seq DESC) AS nth FROM events "
             "WHERE kind = 'vote' AND at >= :since) "
             "SELECT voice, count(DISTINCT id) AS answers, "
-            "count(CASE WHEN value = 'good' THEN 1 END) AS good, count(CASE WHEN value = 'bad' THEN 1 END) AS bad "
+            "count(CASE WHEN value = 'good' THEN 1 END) AS good, count(CASE WHEN value = 'bad' THEN 1 END) AS bad, "
+            "count(DISTINCT CASE WHEN first IS NULL THEN id END) AS failed, "
+            "count(DISTINCT CASE WHEN value = 'bad' THEN person END) AS critics "
             "FROM answers LEFT JOIN votes ON votes.answer = answers.id AND votes.nth = 1 "
             "WHERE voice <> '' GROUP BY voice",
             since=time_text(since),
         )
-        return {row["voice"]: Judged(row["answers"], row["good"], row["bad"]) for row in rows}
+        times = self._first_tokens(since)
+        return {(voice := row.pop("voice")): Judged(**row, first_tokens=tuple(times[voice])) for row in rows}
+
+    def _first_tokens(self, since: datetime) -> dict[str, list[float]]:
+        """After how many milliseconds the latest answers since `since` began, by voice."""
+        voice = json_text(self._engine, "payload", "answer", "voice")
+        first = json_text(self._engine, "payload", "answer", "timings_ms", "first_token")
+        rows = self._rows(
+            f"SELECT {voice} AS voice, {first} AS first FROM events WHERE kind = 'answer' AND at >= :since "
+            f"AND {first} IS NOT NULL ORDER BY seq DESC LIMIT :limit",
+            since=time_text(since),
+            limit=TIMED,
+        )
+        found: dict[str, list[float]] = defaultdict(list)
+        for row in rows:
+            found[row["voice"]].append(float(row["first"]))
+        return found
 
     def exchanges(self, ids: Sequence[str] | None = None) -> Iterator[Exchange]:
         """All exchanges by time, or those of `ids` that there are. Streams: memory holds one batch."""
         yield from (exchange_from(found) for found in self._payloads("exchanges", ids, order="at"))
 
-    def alike(self, ids: Sequence[str]) -> list[tuple[str, Exchange]]:
-        """Those of `ids` that there are, and every other answer to the same questions, each with its question's form.
+    def found(self, ids: Sequence[str]) -> Found:
+        """What is known of what a search found; what is gone from here is not among it.
 
-        The form is worked out when an exchange is written, so this reads as many rows as it returns.
+        One statement, as recall waits for it. The form of a question is worked out when an exchange is written, so this
+        reads as many rows as it returns.
         """
-        rows = self._among(
-            "SELECT form, payload FROM exchanges WHERE form IN (SELECT form FROM exchanges WHERE id IN :values)", ids
-        )
-        return [(row["form"], exchange_of(row["payload"])) for row in rows]
+        alike, waited, passages = [], [], []
+        for row in self._among(FOUND, ids):
+            if row["what"] == "alike":
+                alike.append((row["form"], exchange_of(row["payload"])))
+            elif row["what"] == "waited":
+                waited.append(row)
+            else:
+                passages.append(passage_from(json.loads(row["payload"])))
+        return Found(alike, waiting(waited), passages)
 
     def answers_to(self, form: str) -> list[Exchange]:
         """Every answer to the question of this normal form."""
@@ -331,14 +389,7 @@ class Journal:
 
     def waited(self, forms: Sequence[str]) -> dict[str, set[str]]:
         """Who asked these questions when memory had no answer, by the question's form, as person keys."""
-        found: dict[str, set[str]] = {}
-        for row in self._among(
-            "SELECT i.normalised AS form, a.payload FROM inbox i JOIN inbox_askers a ON a.number = i.number "
-            "WHERE i.normalised IN :values",
-            forms,
-        ):
-            found.setdefault(row["form"], set()).add(person_from(json.loads(row["payload"])["asker"]).key)
-        return found
+        return waiting(self._among(f"{WAITED} :values", forms))
 
     def last_forgotten(self) -> int:
         """The number of the latest forgetting; what is read of the journal after this call holds nothing before it."""
@@ -403,6 +454,10 @@ class Journal:
         rows = self._rows("SELECT seq, op, kind, id FROM outbox ORDER BY seq LIMIT :limit", limit=limit)
         return [OutboxItem(**row) for row in rows]
 
+    def outbox_last(self) -> int:
+        """The number of the latest change that waits; 0 when none does."""
+        return int(self._rows("SELECT coalesce(max(seq), 0) AS n FROM outbox")[0]["n"])
+
     def outbox_done(self, last: int) -> None:
         """Forget the changes up to number `last`: the index holds them durably."""
         with self.writing() as writer:
@@ -445,8 +500,9 @@ class Journal:
 
     def _among(self, statement: str, values: Sequence[str]) -> list[dict[str, Any]]:
         """The rows of a statement that compares something with a list of `:values`."""
+        named = {f"value_{number}": value for number, value in enumerate(values)}
         with reading(self._engine) as connection:
-            return [dict(row) for row in connection.execute(expanding(statement), {"values": list(values)}).mappings()]
+            return [dict(row) for row in connection.execute(listing(statement, len(values)), named).mappings()]
 
     def _rows(self, statement: str, **values: Any) -> list[dict[str, Any]]:
         with reading(self._engine) as connection:
@@ -798,10 +854,21 @@ class Writer:
 parsed = lru_cache(maxsize=None)(sa.text)
 
 
-@cache
-def expanding(statement: str) -> sa.TextClause:
-    """A statement whose `:values` is a list."""
-    return sa.text(statement).bindparams(sa.bindparam("values", expanding=True))
+@lru_cache(maxsize=256)
+def listing(statement: str, many: int) -> sa.TextClause:
+    """A statement whose `:values` is a list of so many: written out and kept, since a list that is expanded at every
+    execution took half a millisecond of each recall.
+    """
+    names = ", ".join(f":value_{number}" for number in range(many)) or "NULL"
+    return sa.text(statement.replace(":values", f"({names})"))
+
+
+def waiting(rows: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
+    """Who waits for an answer, by the form of the question, as person keys."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        found[row["form"]].add(person_from(json.loads(row["payload"])["asker"]).key)
+    return dict(found)
 
 
 @lru_cache(maxsize=KEPT)

@@ -13,8 +13,8 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from memory.encode import CJK, STOP, stem, stop_terms
 from memory.readings import name_key
+from memory.terms import CJK, STOP, stem, stop_terms
 
 # A term is in this many sources at least and in this share of them at most; its question and answer share it this many
 # times as often as if they had nothing to do with each other. Set by hand on the bundled community.

@@ -120,6 +120,15 @@ class Members:
         )
         return [Report(row["message_id"], **json.loads(row["payload"])) for row in rows]
 
+    def told(self, platform: str, identity: str) -> bool:
+        """Whether somebody was told on a platform what they were to be told."""
+        rows = self._rows(
+            "SELECT 1 FROM events WHERE kind = 'notice' AND message_id = :id AND platform = :platform",
+            id=identity,
+            platform=platform,
+        )
+        return bool(rows)
+
     def draft(self, question_id: str) -> str:
         """The draft that waits for the creator's word on a question; empty when there is none."""
         rows = self._rows(

@@ -59,6 +59,8 @@ class Kind(StrEnum):
     NOTICE = "notice"
     REPORT = "report"
     PROFILE = "profile"
+    TRIAL = "trial"
+    CLEARANCE = "clearance"
 
 
 @dataclass(frozen=True)

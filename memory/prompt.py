@@ -20,6 +20,9 @@ MOST_TOKENS = 1200
 # Bounds what one earlier turn may take: a 2k context must hold persona, notes, history, question and answer.
 HISTORY_TOKENS = 80
 
+# What asks for thinking; its form is what `infra/voice/thinking.py` hides and `trainer/rewards.py` pays for.
+THINK = "First think step by step between <think> and </think>, then give the answer."
+
 # What some model's chat template marks turns with. Not every server behind a voice keeps members' words from being one.
 CONTROL = re.compile(
     r"<(?=[|｜][^<>|｜]{1,40}[|｜]>|<?/?SYS>|/?(?:s|bos|eos|unk|pad)>|(?:start|end)_of_turn>)|\[(?=/?INST\])",
@@ -31,20 +34,32 @@ HAN = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")
 
 
 def render(
-    persona: PersonaCard, *, notes: Sequence[Note], history: Sequence[Turn], question: str, budget_tokens: int
+    persona: PersonaCard,
+    *,
+    notes: Sequence[Note],
+    history: Sequence[Turn],
+    question: str,
+    budget_tokens: int,
+    thinking: bool = False,
 ) -> list[Turn]:
     """Chat turns for one answer: a system turn, the earlier turns, then the notes and the question.
 
     `budget_tokens` bounds all notes together; the last note is cut, and those after it left out, when it is reached.
+    With `thinking` the model is asked to think before it answers.
     """
     earlier = [Turn(turn.role, shorten(as_data(turn.content), HISTORY_TOKENS)) for turn in history]
-    return [Turn("system", system_text(persona)), *earlier, Turn("user", asking(notes, question, budget_tokens))]
+    return [
+        Turn("system", system_text(persona, thinking=thinking)),
+        *earlier,
+        Turn("user", asking(notes, question, budget_tokens)),
+    ]
 
 
-def system_text(persona: PersonaCard) -> str:
+def system_text(persona: PersonaCard, *, thinking: bool = False) -> str:
     """What the model is told about whom it stands in for; short, because a small model follows little of it."""
     about = "".join(f" {part.strip()}" for part in (persona.about, persona.profile) if part.strip())
-    return f"You are the AI stand-in for {persona.name}.{about} Answer as {persona.name} would, only from the notes."
+    asked = f"You are the AI stand-in for {persona.name}.{about} Answer as {persona.name} would, only from the notes."
+    return f"{asked} {THINK}" if thinking else asked
 
 
 def asking(notes: Sequence[Note], question: str, budget_tokens: int) -> str:

@@ -5,45 +5,62 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import astuple, dataclass, replace
 from datetime import timedelta
+from functools import cached_property
+from typing import NamedTuple
+from uuid import UUID
 
 from memory.messages import Authority, Note
+from memory.terms import content_terms
 
 
-@dataclass(frozen=True)
-class Hit:
-    """An id and its score, cosine for dense and BM25 with IDF for sparse, and its place in a document if it has one."""
+class Hit(NamedTuple):
+    """An id and its score, cosine for dense and BM25 with IDF for sparse, and its place in a document if it has one.
 
-    id: str
+    The id is kept as a number, and is only of the few that get so far made the text that it is elsewhere.
+    """
+
+    key: int
     score: float
     section: str = ""
     position: int = 0
 
+    @property
+    def id(self) -> str:
+        return str(UUID(int=self.key))
 
-@dataclass(frozen=True)
-class Ranked:
+
+class Ranked(NamedTuple):
     """What either search found: its score among the others, and its cosine, 0 when the dense search did not find it."""
 
-    id: str
+    key: int
     score: float
     cosine: float
+
+    @property
+    def id(self) -> str:
+        return str(UUID(int=self.key))
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A note with what its place among the others and its confidence are made of.
 
-    `cosine` is between the asked and the known question (or passage), 0 when the dense search did not bring it up;
-    `coverage` is the share of what the asked question is about that the note mentions, both 0 to 1. `topic` is the same
-    for answers to the same question. `speaker` is who says a line of a transcript, empty elsewhere.
+    `cosine` is between the asked and the known question (or passage), 0 to 1, and 0 when the dense search did not bring
+    it up. `topic` is the same for notes of which one is enough, and `words` is all that one says, its question with it.
+    `speaker` is who says a line of a transcript, empty elsewhere.
     """
 
     note: Note
     score: float
     cosine: float
-    coverage: float
     topic: str
-    terms: frozenset[str] = frozenset()
+    words: str = ""
     speaker: str = ""
+
+    @cached_property
+    def terms(self) -> frozenset[str]:
+        """What the note is about: worked out for the few candidates that get so far."""
+        return frozenset(content_terms(self.words))
 
 
 @dataclass(frozen=True)
@@ -92,18 +109,18 @@ def rank(dense: Sequence[Hit], sparse: Sequence[Hit], *, depth: int, weights: We
     anything, which is that of the last of a full list. Scores say more than ranks do: reciprocal rank fusion lets the
     weaker search spoil the better one.
     """
-    own: defaultdict[str, float] = defaultdict(float)
+    own: defaultdict[int, float] = defaultdict(float)
     floor = dense[-1].score if len(dense) >= depth else 0.0
     for hit in dense:
-        own[hit.id] += weights.dense * max(0.0, hit.score - floor)
+        own[hit.key] += weights.dense * max(0.0, hit.score - floor)
     for hit in sparse:
-        own[hit.id] += hit.score / sparse[0].score
-    cosines = {hit.id: max(0.0, hit.score) for hit in dense}
-    lifted = in_company({hit.id: hit for hit in (*dense, *sparse)}, own)
+        own[hit.key] += hit.score / sparse[0].score
+    cosines = {hit.key: max(0.0, hit.score) for hit in dense}
+    lifted = in_company({hit.key: hit for hit in (*dense, *sparse)}, own)
     return [Ranked(each, lifted[each], cosines.get(each, 0.0)) for each in sorted(own, key=lambda one: -lifted[one])]
 
 
-def in_company(hits: Mapping[str, Hit], own: Mapping[str, float]) -> dict[str, float]:
+def in_company(hits: Mapping[int, Hit], own: Mapping[int, float]) -> Mapping[int, float]:
     """Strengths with what the neighbours and the section of each add; what stands alone is its own best."""
     best: defaultdict[str, float] = defaultdict(float)
     at: dict[tuple[str, int], float] = {}
@@ -111,6 +128,8 @@ def in_company(hits: Mapping[str, Hit], own: Mapping[str, float]) -> dict[str, f
         if hit.section:
             best[hit.section] = max(best[hit.section], own[each])
             at[hit.section, hit.position] = own[each]
+    if not best:
+        return own  # nothing has a neighbour, and all would be lifted alike
 
     def beside(hit: Hit, distance: int) -> float:
         return at.get((hit.section, hit.position - distance), 0.0) + at.get((hit.section, hit.position + distance), 0.0)
@@ -132,16 +151,14 @@ def weight(term: str) -> float:
     return math.sqrt(len(term))
 
 
-def confidence(candidate: Candidate, weights: Weights) -> float:
-    """The probability, 0 to 1, that this note answers what was asked."""
-    score = weights.bias + weights.cosine * candidate.cosine + weights.coverage * candidate.coverage
-    return 1 / (1 + math.exp(-score))
+def confidence(candidate: Candidate, asked: Set[str], weights: Weights) -> float:
+    """The probability, 0 to 1, that this note answers a question of these terms."""
+    covered = coverage(asked, candidate.terms)
+    return 1 / (1 + math.exp(-(weights.bias + weights.cosine * candidate.cosine + weights.coverage * covered)))
 
 
-def choose(
-    candidates: Iterable[Candidate], *, limit: int, weights: Weights, asked: Set[str] = frozenset()
-) -> list[tuple[Candidate, float]]:
-    """The best `limit` candidates with their confidence: of the same question the newest answer, nothing said twice.
+def choose(candidates: Iterable[Candidate], *, limit: int, asked: Set[str] = frozenset()) -> list[Candidate]:
+    """The best `limit` candidates: of the same topic the newest, and nothing said twice.
 
     `asked` are the terms of the question, which may name who spoke.
     """
@@ -150,14 +167,26 @@ def choose(
         other = newest.get(each.topic)
         if other is None or each.note.at > other.note.at:
             newest[each.topic] = each
-    left = by_speaker(esteemed(list(newest.values())), asked)
+    left = sorted(strengths(list(newest.values()), asked), key=lambda pair: -pair[0])
     chosen: list[Candidate] = []
     while left and len(chosen) < limit:
-        least = max(each.score for each in left) or 1.0
-        best = max(left, key=lambda each: RELEVANCE * each.score / least - (1 - RELEVANCE) * repeats(each, chosen))
-        chosen.append(best)
+        best = most_telling(left, chosen)
+        chosen.append(best[1])
         left.remove(best)
-    return [(each, confidence(each, weights)) for each in chosen]
+    return chosen
+
+
+def most_telling(left: Sequence[tuple[float, Candidate]], chosen: Sequence[Candidate]) -> tuple[float, Candidate]:
+    """The pair of `left`, which is sorted by strength, that adds most to what is chosen."""
+    strongest = abs(left[0][0]) or 1.0
+    best, most = left[0], -math.inf
+    for pair in left:
+        relevance = RELEVANCE * pair[0] / strongest
+        if relevance <= most:
+            break  # those after it are no stronger, and whatever repeats something has less
+        mark = relevance - (1 - RELEVANCE) * repeats(pair[1], chosen)
+        best, most = (pair, mark) if mark > most else (best, most)
+    return best
 
 
 def dealt(candidates: Sequence[Candidate], marks: Sequence[float]) -> list[Candidate]:
@@ -170,31 +199,22 @@ def dealt(candidates: Sequence[Candidate], marks: Sequence[float]) -> list[Candi
     return [replace(candidates[at], score=score) for at, score in zip(order, scores, strict=True)]
 
 
-def esteemed(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates, each by how much whose word it is and how new it is count beside how well it fits.
+def strengths(candidates: Sequence[Candidate], asked: Set[str]) -> list[tuple[float, Candidate]]:
+    """How well each candidate fits, by how much whose word it is, how new it is and who speaks count beside that.
 
     Age is counted from the newest of them: what is old in a community that fell silent is as good as it ever was.
     """
     newest = max((each.note.at for each in candidates), default=None)
-
-    def esteem(note: Note) -> float:
-        assert newest is not None
-        halvings: float = (newest - note.at) / HALF_LIFE
-        return AUTHORITY[note.why.authority] * (1 + NEWNESS * math.pow(0.5, halvings))
-
-    return [replace(each, score=each.score * esteem(each.note)) for each in candidates]
-
-
-def by_speaker(candidates: Sequence[Candidate], asked: Set[str]) -> list[Candidate]:
-    """The candidates, those first that somebody said whom the question names."""
     named = {each.speaker for each in candidates if is_named(each.speaker, asked)}
-    if not named:
-        return list(candidates)
 
-    def lifted(each: Candidate) -> float:
-        return (SPEAKER if each.speaker in named else -SPEAKER) if each.speaker else 0.0
+    def strength(each: Candidate) -> float:
+        assert newest is not None
+        halvings: float = (newest - each.note.at) / HALF_LIFE
+        esteem = AUTHORITY[each.note.why.authority] * (1 + NEWNESS * math.pow(0.5, halvings))
+        lift = (SPEAKER if each.speaker in named else -SPEAKER) if named and each.speaker else 0.0
+        return each.score * esteem + lift
 
-    return [replace(each, score=each.score + lifted(each)) for each in candidates]
+    return [(strength(each), each) for each in candidates]
 
 
 def is_named(speaker: str, asked: Set[str]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from memory.encode import CJK, stem
+from memory.terms import CJK, stem
 
 EntityKind = Literal["person", "place", "project", "tool", "concept"]
 Stance = Literal["prefers", "recommends", "uses", "decided", "avoids", "describes"]

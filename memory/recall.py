@@ -3,23 +3,25 @@
 import time
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Protocol
 
-from memory.encode import IS_CJK, content_terms, query_weights, shared_words
-from memory.index import Index, dense_text, sparse_text
+from memory.index import Index, sparse_text
 from memory.journal import Journal
 from memory.messages import Authority, Exchange, Note, Passage, Place, Why
 from memory.prompt import MOST_TOKENS, fitted
-from memory.ranking import Candidate, Ranked, choose, coverage, cut, is_named, mixed, rank, timings
-from memory.rerank import Reranker
+from memory.ranking import Candidate, Ranked, choose, confidence, coverage, cut, is_named, mixed, rank, timings
+from memory.rerank import READ, Reranker
 from memory.standing import Standing, is_creators, normalised, standings
+from memory.terms import IS_CJK, content_terms, query_weights, shared_words
 from memory.vectors import Scope
 from memory.wording import SPEAKER
 
 # What may be shown to anybody in the community.
 EVERYBODY = Scope()
-# Hits asked of each search, and how many of the best are looked up.
-DEPTH, LOOKED_AT = 100, 32
+# Hits asked of each search, and how many of the best are looked up beside those that are wanted. More were measured to
+# find nothing more, and each takes its time.
+DEPTH, SPARE = 100, 10
 # A second note is worth its tokens only when it fits about as well as the first.
 LEAST_SHARE = 0.6
 
@@ -74,19 +76,22 @@ class Recall:
             sparse = side.sparse(query_weights(question), scope, depth)
         searched = time.perf_counter()
         weights, asked = mixed(han_share(question), by_words=vector is None), content_terms(question)
-        ranked = [each for each in rank(dense, sparse, depth=depth, weights=weights) if each.id not in excluded]
-        candidates = self._candidates(asked, ranked[:LOOKED_AT], scope=scope, excluded=excluded)
+        ranked = rank(dense, sparse, depth=depth, weights=weights)
+        looked_at = limit + (READ if self._reranker else SPARE)
+        best = list(islice((each for each in ranked if each.id not in excluded), looked_at))
+        candidates = self._candidates(asked, best, scope=scope, excluded=excluded)
         looked_up = time.perf_counter()
         candidates, reread = self._reread(question, candidates)
         chosen_from = time.perf_counter()
-        scored = cut(choose(candidates, limit=limit, weights=weights, asked=asked), least_share=least_share)
+        chosen = choose(candidates, limit=limit, asked=asked)
+        scored = cut([(each, confidence(each, asked, weights)) for each in chosen], least_share=least_share)
         marks = {
             "embed": encoded - began,
             "search": searched - encoded,
             **reread,
             "rank": time.perf_counter() - chosen_from + looked_up - searched,
         }
-        notes = fitted([noted(candidate, sure, question) for candidate, sure in scored], budget_tokens)
+        notes = fitted([noted(candidate, sure, question, asked) for candidate, sure in scored], budget_tokens)
         return Recollection(notes, max((note.score for note in notes), default=0.0), timings(marks))
 
     def _reread(self, question: str, candidates: list[Candidate]) -> tuple[list[Candidate], dict[str, float]]:
@@ -106,16 +111,13 @@ class Recall:
         Of a question that has several answers the one that stands is the candidate, also where only another was found.
         """
         places = {each.id: each for each in ranked}
-        alike = [
-            (form, each)
-            for form, each in self._journal.alike(list(places))
-            if each.id not in excluded and sees(scope, each.place)
+        found = self._journal.found(list(places))
+        alike = [(form, each) for form, each in found.alike if each.id not in excluded and sees(scope, each.place)]
+        standing = standings(alike, found.waited)
+        return [
+            *(each for form, value in standing.items() for each in exchange_candidates(form, value, places)),
+            *(passage_candidate(value, places[value.id], asked) for value in found.passages),
         ]
-        known: list[Standing | Passage] = [
-            *standings(alike, self._journal.waited([form for form, _ in alike])).values()
-        ]
-        known += self._journal.passages(list(places))
-        return [candidate(each, places, asked) for each in known]
 
 
 def sees(scope: Scope, place: Place) -> bool:
@@ -123,42 +125,37 @@ def sees(scope: Scope, place: Place) -> bool:
     return place.community == scope.community and place.visibility in scope.visibility
 
 
-def candidate(value: Standing | Passage, places: Mapping[str, Ranked], asked: Set[str]) -> Candidate:
-    """What is known, with the place of the best of it that was found."""
-    speaks = value if isinstance(value, Passage) else value.speaks
-    found = [places[each.id] for each in answers_of(value) if each.id in places]
-    terms = frozenset(content_terms(words_of(value, places)))
-    spoken = SPEAKER.match(value.text) if isinstance(value, Passage) else None
-    speaker = spoken[1] if spoken else ""
-    cosine, covered = max(place.cosine for place in found), coverage(asked, terms)
+def exchange_candidates(form: str, value: Standing, places: Mapping[str, Ranked]) -> list[Candidate]:
+    """What stands of a question; each part of an answer in several is a note of its own, and no weaker one."""
+    whole = exchange_candidate(form, value, places)
+    others = [(each, note_of(each, whole.note.why)) for each in value.parts]
+    return [whole, *(replace(whole, note=note, topic=each.id, words=sparse_text(each)) for each, note in others)]
+
+
+def exchange_candidate(form: str, value: Standing, places: Mapping[str, Ranked]) -> Candidate:
+    """What stands of a question, with the place of the best of its answers that was found."""
+    found = [each for each in (value.speaks, *value.others) if each.id in places]
+    score = max(places[each.id].score for each in found)
+    cosine = max(places[each.id].cosine for each in found)
     why = Why(
-        coverage=round(covered, 3),
         cosine=round(cosine, 3),
-        authority=authority_of(speaks),
-        names=speaker if is_named(speaker, asked) else "",
+        authority=authority_of(value.speaks),
+        answers=value.answers,
+        askers=value.askers,
+        replaced=value.replaced,
     )
-    if isinstance(value, Standing):
-        why = replace(why, answers=value.answers, askers=value.askers, replaced=value.replaced)
-    return Candidate(
-        note=replace(note_of(speaks), why=why),
-        score=max(place.score for place in found),
-        cosine=cosine,
-        coverage=covered,
-        topic=normalised(dense_text(speaks)),
-        terms=terms,
-        speaker=speaker,
-    )
+    # Also in the words of those askings that were found.
+    words = "\n".join([sparse_text(value.speaks), *(each.question for each in found if each != value.speaks)])
+    return Candidate(note_of(value.speaks, why), score, cosine, topic=form, words=words)
 
 
-def answers_of(value: Standing | Passage) -> tuple[Exchange | Passage, ...]:
-    return (value,) if isinstance(value, Passage) else (value.speaks, *value.others)
-
-
-def words_of(value: Standing | Passage, places: Mapping[str, Ranked]) -> str:
-    """What is said, and asked, also in the words of those askings that were found."""
-    if isinstance(value, Passage):
-        return sparse_text(value)
-    return "\n".join([sparse_text(value.speaks), *(each.question for each in value.others if each.id in places)])
+def passage_candidate(value: Passage, place: Ranked, asked: Set[str]) -> Candidate:
+    """A piece of a document, or a line of a conversation whose speaker the question may name."""
+    spoken, words = SPEAKER.match(value.text), sparse_text(value)
+    speaker = spoken[1] if spoken else ""
+    names = speaker if is_named(speaker, asked) else ""
+    why = Why(cosine=round(place.cosine, 3), authority=authority_of(value), names=names)
+    return Candidate(note_of(value, why), place.score, place.cosine, normalised(words), words, speaker)
 
 
 def authority_of(value: Exchange | Passage) -> Authority:
@@ -167,12 +164,12 @@ def authority_of(value: Exchange | Passage) -> Authority:
     return "creator" if is_creators(value) else "teacher"
 
 
-def note_of(value: Exchange | Passage) -> Note:
+def note_of(value: Exchange | Passage, why: Why) -> Note:
     """A note from what memory knows; its score is set when it is chosen."""
     if isinstance(value, Exchange):
         label = value.title or value.place.name or str(value.source)
-        return Note(value.id, "exchange", value.answer, 0.0, label, value.at, question=value.question, url=value.url)
-    return Note(value.id, "passage", value.text, 0.0, label_of(value), value.at, url=value.url)
+        return Note(value.id, "exchange", value.answer, 0.0, label, value.at, value.question, value.url, why)
+    return Note(value.id, "passage", value.text, 0.0, label_of(value), value.at, "", value.url, why)
 
 
 def label_of(passage: Passage) -> str:
@@ -183,8 +180,10 @@ def label_of(passage: Passage) -> str:
     return f"{where}, {passage.mark}" if passage.mark else where
 
 
-def noted(chosen: Candidate, score: float, question: str) -> Note:
-    why = replace(chosen.note.why, words=shared_words(question, chosen.terms))
+def noted(chosen: Candidate, score: float, question: str, asked: Set[str]) -> Note:
+    """The note of one that was chosen, with how sure memory is of it and the words that speak for it."""
+    covered = round(coverage(asked, chosen.terms), 3)
+    why = replace(chosen.note.why, words=shared_words(question, chosen.terms), coverage=covered)
     return replace(chosen.note, score=round(score, 4), why=why)
 
 

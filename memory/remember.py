@@ -294,10 +294,13 @@ def consent_event(person: Person, place: Place, *, granted: Literal["yes", "no"]
     return Event(place.platform, place.id, identity, Kind.CONSENT, 0, person, Source.OWN_DIRECT, at, payload)
 
 
-def draft_event(question_id: str, text: str, voice: str, *, platform: str, at: datetime) -> Event:
-    """What the twin would have answered to a question that waits, for the creator to use, edit or throw away."""
+def draft_event(question_id: str, text: str, voice: str, *, notes: Sequence[str], platform: str, at: datetime) -> Event:
+    """What the twin would have answered to a question that waits, for the creator to use, edit or throw away.
+
+    `notes` are the ids of what it was made from.
+    """
     twin = Person(platform, "twin", role="twin")
-    payload = {"text": text, "voice": voice}
+    payload = {"text": text, "voice": voice, "notes": list(notes)}
     return Event(platform, question_id, time_text(at), Kind.DRAFT, 0, twin, Source.TWIN, at, payload)
 
 

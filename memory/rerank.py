@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import UserMistake
+from infra.files import alone_in
 from memory.encode import UNLOADABLE, fingerprint, first_line, kept_folder, location
 from memory.messages import Note
 from memory.prepared import Prepared, is_prepared, prepare_reranker
@@ -52,6 +53,14 @@ def opened(name: str, folder: Path, threads: int) -> Prepared:
     made_from = fingerprint(name)
     if is_prepared(folder, made_from):
         return Prepared(folder, threads=threads)
+    with alone_in(folder.parent):
+        if is_prepared(folder, made_from):
+            return Prepared(folder, threads=threads)  # by another process meanwhile
+        return prepared(name, folder, made_from=made_from, threads=threads)
+
+
+def prepared(name: str, folder: Path, *, made_from: str, threads: int) -> Prepared:
+    """The cross-encoder, prepared now."""
     model = original(name)
     try:
         return prepare_reranker(model, folder, made_from=made_from, threads=threads)

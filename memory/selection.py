@@ -17,7 +17,19 @@ from memory.messages import Event, Kind, pair_id
 # A person's decisions about their data outlive the data: forgetting them would switch listening back on.
 KEPT = frozenset({Kind.CHOICE})
 # Lines without words: they go with a person or a place, and stay when a time or a source goes.
-STATE = frozenset({Kind.CONSENT, Kind.LISTENING, Kind.CARD, Kind.NOTICE, Kind.DISMISSAL, Kind.DELETION, Kind.VOTE})
+STATE = frozenset(
+    {
+        Kind.CONSENT,
+        Kind.LISTENING,
+        Kind.CARD,
+        Kind.NOTICE,
+        Kind.DISMISSAL,
+        Kind.DELETION,
+        Kind.VOTE,
+        Kind.TRIAL,
+        Kind.CLEARANCE,
+    }
+)
 SEAL = "sealed"
 
 

@@ -21,6 +21,9 @@ def exchanges(row: object, context: ImportContext, *, file: str) -> Iterator[Rec
         yield Skipped("not an object with fields")
         return
     fields = {str(key).strip().casefold(): value for key, value in row.items() if key is not None}
+    if is_synthetic(fields):
+        yield Skipped("a teacher's imitation, which never becomes memory")
+        return
     pairs = list(pairs_of(fields))
     if not pairs:
         yield Skipped("no question and answer fields in it")
@@ -34,6 +37,13 @@ def exchanges(row: object, context: ImportContext, *, file: str) -> Iterator[Rec
             url=words(fields.get("url") or fields.get("link")),
             file=file,
         )
+
+
+def is_synthetic(fields: Mapping[str, Any]) -> bool:
+    """Whether a row says that it is what `understudy distil` made, at its top or in its provenance."""
+    provenance = fields.get("provenance")
+    marks = (fields.get("kind"), provenance.get("kind") if isinstance(provenance, Mapping) else None)
+    return "synthetic" in marks
 
 
 def exchanges_between(before: object, after: object, context: ImportContext, *, file: str) -> Iterator[Record]:

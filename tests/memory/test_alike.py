@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from memory.alike import normal_form
-from memory.encode import content_terms
 from memory.ranking import coverage
+from memory.terms import content_terms
 
 Rule = Callable[[str, str], bool]
 

@@ -250,6 +250,19 @@ def test_a_change_of_schema_is_filled_behind_the_index_before_as_well(
     index.close()
 
 
+def test_a_first_start_after_an_import_encodes_everything_once(
+    sqlite_journal: Journal, store: Store, tiny: Encoder
+) -> None:
+    remember(sqlite_journal, [exchange_event(known(number)) for number in range(20)], creator=CREATOR)
+    counted = Held(tiny)
+    counted.go.set()
+
+    index = Index(sqlite_journal, store, counted)
+
+    assert (index.drain_all(), index.collection.count(), counted.encoded) == (0, 20, 20)
+    index.close()
+
+
 def test_a_question_asked_again_is_not_encoded_again(sqlite_journal: Journal, store: Store, tiny: Encoder) -> None:
     counted = Held(tiny)
     counted.go.set()

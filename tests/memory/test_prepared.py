@@ -3,12 +3,14 @@
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from infra.errors import UserMistake
+from infra.files import alone_in
 from memory import prepared
 from memory.encode import Encoder, Original
 from memory.prepared import Prepared
@@ -47,6 +49,21 @@ def test_a_process_that_only_encodes_loads_no_torch(tiny: Path, tmp_path: Path) 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "(1, 32) []"
+
+
+def test_who_comes_second_waits_and_takes_what_the_first_has_prepared(tiny: Path, tmp_path: Path) -> None:
+    Encoder(str(tiny), folder=tmp_path / "first")
+    kept = tmp_path / "models" / "kept"
+    with ThreadPoolExecutor(1) as second:
+        with alone_in(kept.parent):
+            waiting = second.submit(Encoder, str(tiny), folder=kept)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=1)
+            shutil.copytree(tmp_path / "first", kept)
+            before = (kept / "manifest.json").stat().st_ino
+        assert isinstance(waiting.result()._model, Prepared)
+
+    assert (kept / "manifest.json").stat().st_ino == before
 
 
 def test_another_state_of_the_model_is_prepared_anew(tiny: Path, tmp_path: Path) -> None:

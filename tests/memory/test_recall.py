@@ -14,16 +14,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.errors import ServiceTrouble
-from memory.encode import Encoder, content_terms, document_weights, length_of, query_weights, terms
+from memory.bench import Drawn
+from memory.encode import Encoder
+from memory.graph_recall import GraphRecall
+from memory.graph_store import GraphStore
 from memory.importers.records import ImportContext
 from memory.importing import import_paths
 from memory.index import Index
 from memory.journal import Journal
-from memory.messages import Person, Source
+from memory.messages import Exchange, Person, Source
 from memory.prompt import MOST_TOKENS, estimate_tokens
 from memory.ranking import THRESHOLD, coverage
 from memory.recall import Recall
 from memory.remember import exchange_event, message_event, passage_event, remember
+from memory.terms import content_terms, document_weights, length_of, query_weights, terms
 from memory.vectors import Collection, EdgeStore, Scope, ServerStore, Store, Vector
 from tests.memory.making import piece, said, taught
 from tests.people import ADA, BOB, CHARLIE, CREATOR, NOON
@@ -126,6 +130,32 @@ def test_nothing_is_ever_found_from_where_it_may_not_be_seen(
     opened.close()
 
 
+def places_of(hits) -> set[tuple[str, str, int]]:
+    return {(hit.id[-1], hit.section, hit.position) for hit in hits}
+
+
+def test_what_stands_in_a_document_is_found_with_its_place_there_and_beside_what_has_none(store: Store) -> None:
+    """Also after a start, where the first passage came late, and where an index of before has no mark."""
+    opened = store.open("understudy_test_8_v1", 8)
+    opened.upsert([vector(1, "rye"), vector(2, "rye", visibility="private")])
+    assert places_of(opened.sparse(query_weights("rye"), Scope(), 9)) == {("1", "", 0)}
+
+    opened.upsert([replace(vector(3, "rye"), section="guide", position=7)])
+    if isinstance(store, EdgeStore):
+        opened.close()
+        (mark,) = store._folder.glob("*/*.placeless")  # the shard of what is private
+        mark.unlink()
+        opened = store.open("understudy_test_8_v1", 8)
+
+    everything = Scope(visibility=("public", "private"))
+    for hits in (
+        opened.sparse(query_weights("rye"), everything, 9),
+        opened.dense(vector(3, "rye").dense, everything, 9),
+    ):
+        assert places_of(hits) == {("1", "", 0), ("2", "", 0), ("3", "guide", 7)}
+    opened.close()
+
+
 def test_a_query_of_nothing_finds_nothing(collection: Collection) -> None:
     assert collection.sparse(query_weights("?!"), Scope(), 5) == []
 
@@ -197,6 +227,20 @@ def test_a_newer_answer_speaks_although_only_the_older_wording_was_found(recall:
     assert (note.text, note.why.answers) == ("24 °C.", 2)
     (before,) = recall.recall("How warm should the dough be?", excluded=frozenset({newer.id})).notes
     assert (before.text, before.why.answers) == ("22 °C.", 1)
+
+
+def test_all_parts_of_an_answer_are_notes_though_only_one_was_found(recall: Recall) -> None:
+    def row(answer: str, days: float) -> Exchange:
+        pair = taught("My starter is flat. What now?", answer, days=days)
+        return replace(pair, source=Source.CREATOR_QA, place=replace(pair.place, platform="import", name="qa.jsonl"))
+
+    parts = [row("Feed it at noon.", 0), row("And keep it warm.", 0.01)]
+    learn(recall, exchange_event(parts[0]))
+    remember(recall._journal, [exchange_event(parts[1])], creator=CREATOR)
+
+    notes = recall.recall("What now with a flat starter?").notes
+    assert {note.text for note in notes} == {"Feed it at noon.", "And keep it warm."}
+    assert [(note.why.answers, note.why.replaced) for note in notes] == [(1, None)] * 2
 
 
 def test_notes_stay_within_the_budget_of_the_question(recall: Recall) -> None:
@@ -328,3 +372,36 @@ def test_one_community_cannot_read_another(recall: Recall) -> None:
     learn(recall, exchange_event(replace(other, place=replace(other.place, community="other"))))
 
     assert recall.recall("When do you open?").notes == ()
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    written=st.lists(st.tuples(st.integers(0, 2), PLACES), min_size=1, max_size=8),
+    seen=st.tuples(st.sampled_from(COMMUNITIES), st.sets(st.sampled_from(VISIBILITIES), min_size=1)),
+)
+def test_no_question_whatever_brings_up_what_its_asker_may_not_see(
+    tmp_path: Path, written: list[tuple[int, tuple[str, str]]], seen: tuple[str, set[str]]
+) -> None:
+    """Through index, journal, standing answers and graph: several answers to few questions, said in any places."""
+    folder, scope = tmp_path / str(next(NUMBERS)), Scope(seen[0], tuple(sorted(seen[1])))
+    journal = Journal.open(f"sqlite:///{folder / 'journal.db'}")
+    told = [taught(f"How warm is oven {what}?", f"Oven {what}: {n}°.", days=n) for n, (what, _) in enumerate(written)]
+    told = [
+        replace(each, place=replace(each.place, community=community, visibility=visibility))
+        for each, (_, (community, visibility)) in zip(told, written, strict=True)
+    ]
+    remember(journal, map(exchange_event, told), creator=CREATOR)
+    index, store = Index(journal, EdgeStore(folder / "index"), Drawn()), GraphStore(journal)
+    store.drain_all()
+    recall = GraphRecall(Recall(journal, index), journal, store)
+
+    visible = {each.id: each.answer for each in told if each.place.community == seen[0]}
+    visible = {each.id: each.answer for each in told if each.id in visible and each.place.visibility in seen[1]}
+    for question in ("How warm is oven 1?", "Did the warmth of oven 1 change?", "How are oven 0 and oven 2 connected?"):
+        notes = recall.recall(question, scope=scope, limit=9).notes
+        assert {note.id for note in notes} <= visible.keys()
+        assert bool(notes) is bool(visible)
+        dates = {each.at for each in told if each.id in visible}
+        assert {note.why.replaced for note in notes} - {None} <= dates
+    index.close()
+    journal.close()

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import permutations
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import sqlalchemy as sa
@@ -464,7 +465,7 @@ def test_voices_are_judged_by_the_last_vote_of_each_person(journal: Journal) -> 
     """Answers before the moment that is asked about do not count, nor those that no voice gave."""
     given = [("0", "tiny", 11), ("1", "tiny", 12), ("2", "tiny", 12), ("3", "tiny+v1", 12), ("4", "", 12)]
     for identity, voice, hour in given:
-        answer = Answer(identity, identity, "24 °C.", "answered", "fits", (), voice, "hash", {})
+        answer = Answer(identity, identity, "24 °C.", "answered", "fits", (), voice, "hash", {"first_token": 90.5})
         remember(journal, [answer_event(answer, ASKED, at=NOON.replace(hour=hour))], creator=CREATOR)
     renamed = replace(BOB, name="Robert")
     votes = [("0", BOB, "bad"), ("1", BOB, "bad"), ("1", renamed, "good"), ("1", CHARLIE, "bad"), ("3", BOB, "good")]
@@ -472,7 +473,36 @@ def test_voices_are_judged_by_the_last_vote_of_each_person(journal: Journal) -> 
         at = NOON.replace(hour=13, minute=minute)
         remember(journal, [vote_event(identity, person, value=value, at=at)], creator=CREATOR)
 
-    assert journal.judged(since=NOON) == {"tiny": Judged(2, 1, 1), "tiny+v1": Judged(1, 1, 0)}
+    expected = {
+        "tiny": Judged(2, good=1, bad=1, critics=1, first_tokens=(90.5, 90.5)),
+        "tiny+v1": Judged(1, good=1, first_tokens=(90.5,)),
+    }
+    assert journal.judged(since=NOON) == expected
+
+
+def test_voices_are_judged_by_what_failed_and_by_how_soon_they_began(journal: Journal) -> None:
+    """One voice answered, one broke off after some words, one said nothing, and once the voice was not to be had."""
+    given: list[tuple[str, Literal["answered", "failed"], dict[str, float]]] = [
+        ("tiny", "answered", {"first_token": 120.0}),
+        ("tiny", "answered", {"first_token": 7.25}),
+        ("tiny+v1", "answered", {"total": 50.0}),
+        ("tiny+v1", "failed", {}),
+        ("", "failed", {}),
+    ]
+    for number, (voice, outcome, timings) in enumerate(given):
+        answer = Answer(str(number), str(number), "24", outcome, "why", (), voice, "hash", timings)
+        remember(journal, [answer_event(answer, ASKED, at=NOON)], creator=CREATOR)
+    for person in (BOB, CHARLIE):
+        for minute in (1, 2):
+            vote = vote_event("2", person, value="bad", at=NOON.replace(minute=minute))
+            remember(journal, [vote], creator=CREATOR)
+    remember(journal, [vote_event("3", BOB, value="bad", at=NOON.replace(minute=3))], creator=CREATOR)
+
+    expected = {
+        "tiny": Judged(2, first_tokens=(7.25, 120.0)),
+        "tiny+v1": Judged(2, failed=2, bad=3, critics=2),
+    }
+    assert journal.judged(since=NOON) == expected
 
 
 def test_a_rebuild_queues_everything_again(journal: Journal) -> None:

@@ -57,7 +57,7 @@ def by_its_own_scores(tiny: Path, notes: list[Note]) -> list[str]:
 
 def test_the_best_candidates_are_put_into_the_cross_encoders_order(tiny: Path, models: Path) -> None:
     notes = [Note(str(at), "passage", f"Rest it {at} hours. {'Long. ' * at}", 0.0, "", NOON) for at in range(READ + 2)]
-    candidates = [Candidate(note, 3.0 - 0.1 * at, 0.8, 0.8, note.id) for at, note in enumerate(notes)]
+    candidates = [Candidate(note, 3.0 - 0.1 * at, 0.8, note.id) for at, note in enumerate(notes)]
 
     reordered = Reranker(str(tiny), models, budget_s=60).reordered(ASKED, candidates)
 

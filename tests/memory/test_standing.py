@@ -58,9 +58,9 @@ def test_every_answer_to_a_question_is_found_from_any_of_them(journal: Journal) 
     other = taught("How cold is the fridge?", "4 °C.")
     remember(journal, [exchange_event(each) for each in (OLD, NEW, other)], creator=CREATOR)
 
-    assert {each.id for _, each in journal.alike([OLD.id])} == {OLD.id, NEW.id}
+    assert {each.id for _, each in journal.found([OLD.id]).alike} == {OLD.id, NEW.id}
     assert {each.id for each in journal.answers_to(question_form(NEW))} == {OLD.id, NEW.id}
-    assert journal.alike(["gone"]) == []
+    assert journal.found(["gone"]).alike == []
 
 
 def test_people_are_counted_once_whether_they_were_answered_or_waited(journal: Journal) -> None:
@@ -91,5 +91,31 @@ def test_exchanges_of_an_older_journal_learn_which_question_they_answer(journal_
 
     remember(journal, [exchange_event(NEW)], creator=CREATOR)
 
-    assert {each.id for _, each in journal.alike([NEW.id])} == {OLD.id, NEW.id}
+    assert {each.id for _, each in journal.found([NEW.id]).alike} == {OLD.id, NEW.id}
     journal.close()
+
+
+def row(
+    answer: str, *, days: float, file: str = "qa.jsonl", question: str = "My starter is flat. What now?"
+) -> Exchange:
+    """A row of an imported archive."""
+    pair = taught(question, answer, days=days)
+    return replace(pair, source=Source.CREATOR_QA, place=replace(pair.place, platform="import", name=file))
+
+
+def test_an_answer_in_several_rows_of_an_archive_replaces_no_part_of_itself() -> None:
+    first, second = row("Feed it.", days=0), row("And keep it warm.", days=0.01)
+
+    found = standing([first, second])
+
+    assert (found.speaks, found.parts, found.answers, found.replaced) == (second, (first,), 1, None)
+    assert {found.state(each) for each in (first, second)} == {"speaks"}
+
+
+def test_a_later_answer_one_of_another_file_and_what_was_taught_replace_all_the_same() -> None:
+    first, live = row("Feed it.", days=0), taught("My starter is flat. What now?", "Throw it away.", days=0.01)
+    later, elsewhere = row("Wait.", days=30), row("Wait.", days=0.01, file="new.jsonl")
+    reworded = row("Wait.", days=0.01, question="my starter is flat, what now")
+
+    for newer in (live, later, elsewhere, reworded):
+        assert (standing([first, newer]).parts, standing([first, newer]).replaced) == ((), first.at)
