@@ -331,10 +331,18 @@ def repeating(writer: Writer, gone: Lines, said: Collection[Message], *, learned
         seq: event for seq, event in lines(writer, Kind.QUESTION, Kind.ANSWER) if repeats(event, asked, learned=learned)
     }
     named = {e.message_id for e in (*gone.values(), *found.values()) if e.kind in {Kind.QUESTION, Kind.ANSWER}}
-    hanging = lines(writer, Kind.DRAFT, Kind.PREFERENCE, Kind.VOTE, Kind.REPORT)
-    # Drafts do not say what they were made from; they are made anew.
-    found |= {s: e for s, e in hanging if {e.place, e.message_id} & named or (learned and e.kind is Kind.DRAFT)}
+    # What the creator answered to a question of the inbox stands beside its draft, too.
+    named |= {e.payload["answers"] for e in gone.values() if e.kind is Kind.EXCHANGE} - {""}
+    hanging = dict(lines(writer, Kind.DRAFT, Kind.PREFERENCE, Kind.VOTE, Kind.REPORT))
+    named |= {e.place for e in hanging.values() if e.kind is Kind.DRAFT and drafted_from(e, learned)}
+    found |= {seq: event for seq, event in hanging.items() if {event.place, event.message_id} & named}
     return found
+
+
+def drafted_from(draft: Event, learned: set[str]) -> bool:
+    """Whether a draft was made from what was learned. One that does not say from what is taken to be."""
+    notes = draft.payload.get("notes")
+    return bool(learned) if notes is None else not learned.isdisjoint(notes)
 
 
 def repeats(event: Event, asked: set[str], *, learned: set[str]) -> bool:
@@ -378,6 +386,9 @@ def touched_by(values: Iterable[Message | Exchange]) -> Touched:
 def erase_line(writer: Writer, seq: int, event: Event) -> None:
     """One line of the journal, if it is still there, and what it put into the small tables."""
     writer.run("DELETE FROM events WHERE seq = :seq", seq=seq)
+    if event.kind is Kind.VOTE:
+        # Who learned from the vote finds out by the id of the answer that it was about.
+        writer.mark_forgotten(event.place)
     if event.kind is Kind.QUESTION:
         erase_question(writer, event.message_id)
     if event.kind is Kind.CONSENT:

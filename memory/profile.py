@@ -7,7 +7,7 @@ from the graph when they are asked for, with their sources, so that they never o
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
@@ -44,6 +44,11 @@ def draft(topics: Sequence[Topic], answers: Iterable[str], *, about: str) -> Pro
     """A profile from the creator's self-introduction, the topics of the graph and how their answers are written."""
     labels = [topic.label.split(", ")[0] for topic in topics[:TOPICS]]
     return Profile(about, ", ".join(labels), manner_of([answer for answer in answers if answer.strip()]))
+
+
+def named_in(sources: Set[str], topics: Sequence[Topic], graph: Graph) -> list[Topic]:
+    """The topics whose name, which is that of their first thing, stands in some of these sources."""
+    return [topic for topic in topics if not sources.isdisjoint(graph.sources(topic.members[0]))]
 
 
 def manner_of(answers: Sequence[str]) -> str:

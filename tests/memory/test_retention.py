@@ -48,6 +48,21 @@ def test_exchanges_expire_where_the_operator_says_so(sqlite_journal: Journal) ->
     assert len(sqlite_journal.forgotten(after=0)) == 1
 
 
+def test_an_answer_whose_question_expired_answers_no_other(journal: Journal) -> None:
+    chat = (
+        said("1", BOB, "How warm should the dough be?"),
+        said("2", CHARLIE, "How long does it rest?", minutes=6),
+        said("3", ADA, "24 degrees warm, the dough.", minutes=7),
+    )
+    remember(journal, [message_event(each, Source.TELEGRAM_GROUP) for each in chat], creator=CREATOR)
+
+    expire(journal, Retention(days=20, exchanges=True), creator=CREATOR, now=NOON + timedelta(days=20, minutes=5))
+
+    assert journal.message(GROUP, "1") is None
+    assert journal.message(GROUP, "2") is not None
+    assert list(journal.exchanges()) == []
+
+
 def test_a_place_has_its_own_limit(sqlite_journal: Journal) -> None:
     heard(sqlite_journal)
 
