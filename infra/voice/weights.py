@@ -1,42 +1,33 @@
 """The weights that are served: found once, put into the format that this machine computes fastest, kept.
 
-The packaged SmolLM2 is Q4_1, which llama.cpp computes slowly on CPUs. `prepare` writes it again as Q4_0 and Q8_0,
-measures prompt and generation speed and the loss of quality of each on this machine, keeps the best and says so in a
-manifest. Adapters are trained against the kept file, so its hash is the base that they name.
+The packaged SmolLM2 is Q4_1, which llama.cpp computes slowly on CPUs. `prepare` writes it again in other formats,
+measures the speed and the loss of quality of each on this machine, keeps the best and says so in a manifest. Adapters
+are trained against the kept file, so its hash is the base that they name, and another format is another base.
 """
 
 import importlib.util
-import math
 import shutil
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from infra.errors import ServiceTrouble, UserMistake
-from infra.files import finish_folder, finished, fresh_folder, sha256_of
-from infra.voice.llama import Format, quantise
-from infra.voice.score import Scorer
+from infra.files import MANIFEST, finish_folder, finished, fresh_folder, sha256_of, write_json
+from infra.machine import Machine
+from infra.voice.llama import Format, Model, quantise
+from infra.voice.score import HELDOUT, MOST_LOSS, Scorer
+from infra.voice.speed import Effort, middle, race, speed_of
+from infra.voice.tuning import Speed, Tuning
 
-# A format may cost this much perplexity over the source and still be chosen for its speed.
-MOST_LOSS = 0.02
-# A twin's turn on these machines: about 500 tokens to read and 64 to say (docs/benchmarks.md).
-TURN_READ, TURN_SAID = 500, 64
-CANDIDATES: tuple[Format, ...] = ("Q4_0", "Q8_0")
-
-# Ordinary prose of the kind that a twin reads, to measure formats on; ours, in the two languages that matter most here.
-SAMPLE = """The oven was older than the house. Every Thursday she lit it before dawn, swept out the ash with a wet
-broom and waited until the bricks above the mouth had turned from black to white. Only then did the bread go in, the
-large loaves first and the small ones along the sides, where the heat was gentler. People asked her for the recipe and
-were disappointed to hear that there was none: flour, water, salt, and yesterday's dough, in whatever amounts the day
-asked for. A cold day wants warmer water. A new sack of flour drinks more than the last of the old one. If the dough
-sticks to the table, she said, it is telling you something, and adding flour is a way of not listening. The students
-wrote this down. Years later one of them sent a photograph of his own oven, built from the drawings in her notebook, and
-under it a single line: the crust is right, but I still do not hear what the dough says. She answered on a postcard.
-Neither do I, she wrote, I only ask more often. 面包出炉以后不要马上切开。
-里面的水汽还在走，切早了，组织会发黏，香味也会散掉。放在架子上，等到底部摸起来不烫，大概要一个小时。有人问为什么自己做的面包第二天就硬，多半是因为发酵不够，或者烤得太干。温度要够高，时间要够短，
-这样外皮脆，里面还留着水分。天气冷的时候，水要温一点；换了新的面粉，先少放水，看面团的样子再加。"""
+# From small to large. Q4_K_M is not among them: it loses more than Q8_0 and is slower (docs/benchmarks.md).
+CANDIDATES: tuple[Format, ...] = ("Q4_0", "Q8_0", "F16")
+# What is larger than this as it comes is not worth gigabytes of F16, which memory would be too slow for.
+MOST_BYTES_FOR_F16 = 300e6
+# A larger file must be faster by so much than a smaller one, whose memory it takes twice or so. Between Q8_0 and F16 a
+# tenth is within what the same machine measures on different days.
+LEAST_GAIN = 0.25
+EFFORT = Effort(laps=2, read=256, said=8)
 
 
 @dataclass(frozen=True)
@@ -48,80 +39,123 @@ class Weights:
     format: str
 
 
-@dataclass(frozen=True)
-class Figures:
-    """What one format measured here: tokens a second, and perplexity on `SAMPLE`."""
-
-    prompt_tps: float
-    generation_tps: float
-    perplexity: float
-
-    @property
-    def turn_s(self) -> float:
-        """Seconds for a typical turn of a twin."""
-        return TURN_READ / self.prompt_tps + TURN_SAID / self.generation_tps
-
-
-def prepare(source: Path, folder: Path, *, threads: int, say: Callable[[str], None] = lambda line: None) -> Weights:
+def prepare(
+    source: Path,
+    folder: Path,
+    *,
+    threads: int,
+    gpu_layers: int = 0,
+    again: bool = False,
+    pinned: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Weights:
     """The weights to serve from `source`, made in `folder` unless they are there already.
 
-    Raises ServiceTrouble when a file cannot be written. Safe to repeat and to kill: the manifest comes last.
+    `again` measures every format anew; `pinned` then keeps the file that is served, whatever is fastest. Raises
+    ServiceTrouble when a file cannot be written. Safe to repeat and to kill: the manifest comes last.
     """
     origin = sha256_of(source)
-    manifest = finished(folder)
-    if manifest is None or manifest["source_sha256"] != origin:
-        manifest = make(source, folder, origin=origin, threads=threads, say=say)
-    path = folder / str(manifest["file"])
-    return Weights(path, str(manifest["files"][path.name]), str(manifest["format"]))
+    put_in_place(folder)
+    served = finished(folder)
+    if served is not None and served["source_sha256"] != origin:
+        served = None
+    if served is None or again:
+        staged, found = made(source, folder, threads=threads, gpu_layers=gpu_layers, say=say)
+        if served is not None and (pinned or found["fastest"] == served["format"]):
+            served = keep(served, staged, folder, found)
+        else:
+            served = serve(source, staged, folder, {"source_sha256": origin, **found})
+    path = folder / str(served["file"])
+    return Weights(path, str(served["files"][path.name]), str(served["format"]))
 
 
-def make(source: Path, folder: Path, *, origin: str, threads: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Write and measure every candidate, keep the best; returns the manifest."""
-    staged = fresh_folder(folder.with_name(f".{folder.name}"))
-    figures = {"source": measure(source, threads)}
-    for form in CANDIDATES:
-        target = staged / f"{source.stem.rsplit('.', 1)[0]}.{form}.gguf"
-        quantise(source, target, form, threads=threads)
-        figures[form] = measure(target, threads)
-        say(f"{form}: reads {figures[form].prompt_tps:.0f} and says {figures[form].generation_tps:.0f} tokens/s")
-    chosen = choose(figures)
-    kept = source if chosen == "source" else next(staged.glob(f"*.{chosen}.gguf"))
-    if chosen == "source":
-        shutil.copyfile(source, staged / source.name)
-        kept = staged / source.name
+def made(
+    source: Path, folder: Path, *, threads: int, gpu_layers: int, say: Callable[[str], None]
+) -> tuple[Path, dict[str, Any]]:
+    """A folder with the source in every format, and what was measured of them."""
+    staged, tuning = fresh_folder(staging(folder)), Tuning(gpu_layers=gpu_layers)
+    paths = written(source, staged, threads=threads)
+    speeds = race(lambda form: lap(paths[form], tuning, threads=threads), list(paths), laps=EFFORT.laps)
+    figures: dict[str, dict[str, float]] = {
+        form: {**asdict(middle(each)), "turn_s": middle(each).turn_s} for form, each in speeds.items()
+    }
+
+    def perplexity(form: str) -> float:
+        with Scorer(paths[form], threads=threads, tuning=tuning) as scorer:
+            figures[form]["perplexity"] = scorer.perplexity(HELDOUT.read_text(encoding="utf-8"))
+        return figures[form]["perplexity"]
+
+    fastest = choose({form: found["turn_s"] for form, found in figures.items()}, perplexity)
+    for form, found in figures.items():
+        say(f"{form}: a turn takes {found['turn_s']:.2f} s, perplexity {found.get('perplexity', 'not measured')}")
+    return staged, {"fastest": fastest, "measured": figures, "machine": asdict(Machine.here())}
+
+
+def keep(served: dict[str, Any], staged: Path, folder: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """Note what was measured, and leave the file that adapters name as it is: a new llama.cpp may write another one."""
+    shutil.rmtree(staged)
+    write_json(folder / MANIFEST, {**served, **found})
+    return {**served, **found}
+
+
+def serve(source: Path, staged: Path, folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Let `folder` hold the fastest of what was staged and nothing else; returns its manifest."""
     for path in staged.glob("*.gguf"):
-        if path.name != kept.name:
+        if not path.name.endswith(f".{manifest['fastest']}.gguf"):
             path.unlink()
-    described = {form: {**asdict(found), "turn_s": found.turn_s} for form, found in figures.items()}
-    finish_folder(staged, {"source_sha256": origin, "file": kept.name, "format": chosen, "measured": described})
-    shutil.rmtree(folder, ignore_errors=True)
-    staged.rename(folder)
-    found = finished(folder)
-    assert found is not None
-    return found
+    if manifest["fastest"] == "source":
+        shutil.copyfile(source, staged / source.name)
+    (kept,) = staged.glob("*.gguf")
+    finish_folder(staged, {**manifest, "format": manifest["fastest"], "file": kept.name})
+    (folder / MANIFEST).unlink(missing_ok=True)  # first, so that a folder with a manifest is always whole
+    put_in_place(folder)
+    served = finished(folder)
+    assert served is not None
+    return served
 
 
-def choose(figures: dict[str, Figures]) -> str:
-    """The fastest format for a twin's turn among those that lose at most `MOST_LOSS` of perplexity over the source."""
-    limit = figures["source"].perplexity * (1 + MOST_LOSS)
-    fit = {form: found for form, found in figures.items() if found.perplexity <= limit}
-    return min(fit, key=lambda form: fit[form].turn_s)
+def staging(folder: Path) -> Path:
+    """Where what shall be `folder` is made."""
+    return folder.with_name(f".{folder.name}")
 
 
-def measure(path: Path, threads: int) -> Figures:
-    """Speed and perplexity of one file on this machine; the best of three for speed, since others share the machine."""
-    with Scorer(path, threads=threads) as scorer:
-        tokens = scorer.plain_tokens(SAMPLE)
-        likelihood = scorer.tokens(tokens[:1], tokens[1:])
-        read = min(clock(lambda: scorer.logits(tokens, wanted=[len(tokens) - 1])) for _ in range(3))
-        said = min(clock(lambda: scorer.one_by_one(tokens[:32])) for _ in range(3))
-    return Figures(len(tokens) / read, 32 / said, math.exp(likelihood.nll / likelihood.tokens))
+def put_in_place(folder: Path) -> None:
+    """Let what is staged be `folder` once it is whole, also when whoever made it was killed just before."""
+    if finished(staging(folder)) is not None and finished(folder) is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        staging(folder).rename(folder)
 
 
-def clock(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+def written(source: Path, staged: Path, *, threads: int) -> dict[str, Path]:
+    """The file as it comes, and written again in every format that is worth a try."""
+    paths = {"source": source}
+    for form in CANDIDATES:
+        if form != "F16" or source.stat().st_size <= MOST_BYTES_FOR_F16:
+            paths[form] = staged / f"{source.stem.rsplit('.', 1)[0]}.{form}.gguf"
+            quantise(source, paths[form], form, threads=threads)
+    return paths
+
+
+def lap(path: Path, tuning: Tuning, *, threads: int) -> Speed:
+    """The speed of one file on this machine, once."""
+    model = Model(path, gpu_layers=tuning.gpu_layers)
+    try:
+        return speed_of(model, tuning, threads=threads, effort=EFFORT)
+    finally:
+        model.free()
+
+
+def choose(turn_s: Mapping[str, float], perplexity: Callable[[str], float]) -> str:
+    """The fastest format for a twin's turn among those that lose at most `MOST_LOSS` of perplexity over the source.
+
+    Formats come from small to large. Perplexity, which takes its time, is asked of what is fast enough only.
+    """
+    limit = perplexity("source") * (1 + MOST_LOSS)
+    best = "source"
+    for form, seconds in turn_s.items():
+        if seconds < turn_s[best] * (1 - LEAST_GAIN) and perplexity(form) <= limit:
+            best = form
+    return best
 
 
 def source_of(name: str) -> Path:
