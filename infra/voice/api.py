@@ -12,28 +12,41 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 
-from infra.adapters import BASE, SHARE, AdapterStore
+from infra.adapters import BASE, SHARE, AdapterStore, Aim
 from infra.errors import Busy, Refused, ServiceTrouble, UnderstudyError, UserMistake
-from infra.voice.chat import Finish, Piece, Sampling, Turn
+from infra.voice.chat import Audience, Finish, Piece, Sampling, Turn, Voice
 from infra.voice.client import LocalVoice
 from infra.voice.engine import Engine
+from infra.voice.trial import try_out
+
+
+def whole(text: str) -> str:
+    """JSON can write halves of a character, which are no text anywhere else. Raises ValueError for one."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("this holds half of a character; send UTF-8")
+    return text
+
+
+Words = Annotated[str, AfterValidator(whole)]
 
 
 class Text(BaseModel):
     type: Literal["text"]
-    text: str
+    text: Words
 
 
 class ChatMessage(BaseModel):
     role: Literal["system", "user", "assistant", "developer"]
-    content: str | list[Text]
+    content: Words | list[Text]
 
     def turn(self) -> Turn:
         """The same as a chat template knows it."""
@@ -70,10 +83,16 @@ class ResponseFormat(BaseModel):
         return json.dumps(self.json_schema.document)
 
 
+StopText = Annotated[Words, Field(min_length=1, max_length=1024)]
+Metadata = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]]
+
+
 class Completion(BaseModel):
     """A request; what OpenAI allows and this server cannot do is refused rather than ignored.
 
-    `user` names the conversation: while a canary answers some, requests with the same name get the same voice.
+    `user` names the conversation: while a canary answers some, requests with the same name get the same voice; of those
+    that wait, the name with the fewest running answers is next. Of `metadata`, "community" and "language" say for whom
+    the answer is: either may have a voice of its own. After `timeout` seconds in the queue it is refused as busy.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -86,20 +105,27 @@ class Completion(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
     max_tokens: Annotated[int, Field(ge=1, le=8192)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=8192)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
-    seed: int | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     user: Annotated[str, Field(max_length=256)] | None = None
+    metadata: Annotated[Metadata, Field(max_length=16)] | None = None
+    timeout: Annotated[float, Field(gt=0)] | None = None
     n: Literal[1] = 1
     logprobs: Literal[False] | None = None
     tools: None = None
     response_format: ResponseFormat | None = None
+
+    def audience(self) -> Audience:
+        """For whom the answer is, as far as the request says."""
+        told = self.metadata or {}
+        return Audience(told.get("community", ""), told.get("language", ""))
 
     def sampling(self) -> Sampling:
         """The same as the engine knows it."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         most = self.max_completion_tokens or self.max_tokens or 256
         schema = self.response_format.schema_text() if self.response_format else ""
-        return Sampling(self.temperature, self.top_p, most, self.seed, stop, schema=schema)
+        return Sampling(self.temperature, self.top_p, most, self.seed, stop, schema=schema, timeout_s=self.timeout)
 
 
 class Promotion(BaseModel):
@@ -117,6 +143,62 @@ class Ending(BaseModel):
     version: str = ""
 
 
+class ForWhom(BaseModel):
+    """An audience; see `infra.adapters.check_audience`."""
+
+    community: str = ""
+    language: str = ""
+
+    def audience(self) -> Audience:
+        return Audience(self.community, self.language)
+
+
+class Pin(ForWhom):
+    version: str
+
+
+class Speakers(Protocol):
+    """What the routes act on: the engine of this process, as `Voices`, or other servers, as a `Fleet`."""
+
+    @property
+    def store(self) -> AdapterStore: ...
+
+    @property
+    def base(self) -> str: ...
+
+    @property
+    def voice(self) -> str: ...
+
+    @property
+    def busy(self) -> bool: ...
+
+    @property
+    def broken(self) -> bool:
+        """Whether it has failed for good, and only a new process helps."""
+
+    def speaker(self) -> Voice: ...
+
+    def ready(self) -> dict[str, Any]: ...
+
+    def listing(self) -> dict[str, Any]: ...
+
+    def promote(self, version: str | None) -> float: ...
+
+    def rollback(self) -> float: ...
+
+    def start_canary(self, version: str, share: float, *, now: datetime) -> float: ...
+
+    def stop_canary(self, version: str = "") -> str: ...
+
+    def promote_canary(self, version: str) -> float: ...
+
+    def pin(self, version: str | None, audience: Audience) -> float: ...
+
+    def unpin(self, audience: Audience) -> str | None: ...
+
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Voices:
     """The running voice and the store behind it: what the admin routes and start-up act on."""
@@ -126,18 +208,75 @@ class Voices:
     # Engine and store change together: of two admins at once, the later one decides both.
     _changing: threading.RLock = field(default_factory=threading.RLock)
 
+    @property
+    def base(self) -> str:
+        return self.engine.base
+
+    @property
+    def voice(self) -> str:
+        """The name of the voice that new requests get."""
+        return self.engine.voice
+
+    @property
+    def busy(self) -> bool:
+        return self.engine.busy
+
+    @property
+    def broken(self) -> bool:
+        return self.engine.broken
+
+    @property
+    def aim(self) -> Aim:
+        """What speaks right now; a version that was only prepared is a canary without a share."""
+        canary = self.engine.canary
+        return Aim(self.engine.version, canary, self.engine.share) if canary else Aim(self.engine.version)
+
+    def speaker(self) -> Voice:
+        return LocalVoice(self.engine)
+
+    def ready(self) -> dict[str, Any]:
+        """What speaks, for how many, and what that saved."""
+        engine, status = self.engine, "broken" if self.broken else "ready"
+        head = {"status": status, "voice": self.voice, "aim": asdict(self.aim), **engine.load}
+        counts = {"restarts": engine.restarts, "memory": engine.memory, "reuse": engine.reuse, "lookup": engine.lookup}
+        return {**head, **counts}
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def prepare(self, version: str) -> None:
+        """Check, load and probe a version that answers nobody until `follow` points at it. Raises as `promote`.
+
+        It takes the place of a canary until then: `follow` brings that back where the order is abandoned.
+        """
+        with self._changing:
+            if version not in {self.engine.version, self.engine.canary}:
+                self.store.may_speak(version)
+                self.engine.start_canary(version, self._tried(version), share=0.0)
+
+    def follow(self, aim: Aim) -> None:
+        """Speak as `aim` says, now and after a restart; what else was prepared is dropped. Raises as `promote`."""
+        with self._changing:
+            if self.engine.version != aim.version:
+                self.promote(aim.version)
+            elif self.store.current() != aim.version:
+                self.store.point(aim.version)
+            if aim.canary and (self.aim != aim or self.store.aim() != aim):
+                self.start_canary(aim.canary, aim.share, now=datetime.now(UTC))
+            elif not aim.canary:
+                self.engine.stop_canary()
+                if self.store.canary() is not None:
+                    self.store.end_canary()
+
     def promote(self, version: str | None) -> float:
         """Check, load, probe, point, then make it the one a restart begins with; returns seconds. A canary ends.
 
         Raises what the store and the engine raise; the voices before then stay, in memory and on disk.
         """
         with self._changing:
-            if version is None:
-                seconds = self.engine.promote(None, None)
-            else:
+            if version is not None:
                 self.store.may_speak(version)
-                self.store.verify(version)
-                seconds = self.engine.promote(version, self.store.gguf(version))
+            seconds = self.engine.promote(version, self._file(version))
             self.store.point(version)
             return seconds
 
@@ -172,14 +311,55 @@ class Voices:
         with self._changing:
             return self.promote(self.store.on_trial(version).version)
 
+    def pin(self, version: str | None, audience: Audience) -> float:
+        """Check, load and probe a voice for one audience, let it answer that, also after a restart; returns seconds.
+
+        Raises what the store and the engine raise; the voices before then stay, in memory and on disk.
+        """
+        with self._changing:
+            seconds = self._load_pinned(version, audience)
+            try:
+                self.store.pin(version, audience)
+            except UnderstudyError:
+                self.engine.unpin(audience)
+                raise
+            return seconds
+
+    def unpin(self, audience: Audience) -> str | None:
+        """Answer an audience like others again; returns the version that it had. Raises as `store.pinned_to`."""
+        with self._changing:
+            ended = self.store.unpin(audience)
+            self.engine.unpin(audience)
+            return ended
+
+    def _load_pinned(self, version: str | None, audience: Audience) -> float:
+        self.store.may_pin(version, audience)
+        return self.engine.pin(version, self._file(version), audience)
+
     def _load_canary(self, version: str, share: float) -> float:
         self.store.may_try(version, share, beside=self.engine.version)
+        return self.engine.start_canary(version, self._tried(version), share=share)
+
+    def _file(self, version: str | None) -> Path | None:
+        """As `_tried`; the bare base has none."""
+        return self._tried(version) if version is not None else None
+
+    def _tried(self, version: str) -> Path:
+        """The file of a version that may be loaded here: unchanged, and tried once where it can do no harm.
+
+        Raises ServiceTrouble for what is changed or did not stand its trial.
+        """
         self.store.verify(version)
-        return self.engine.start_canary(version, self.store.gguf(version), share=share)
+        path, base = self.store.gguf(version), self.engine.base_sha256
+        if not self.store.tried(version, base):
+            try_out(self.engine.weights, path, base_sha256=base)
+            self.store.remember_tried(version, base)
+        return path
 
     def resume(self) -> list[str]:
-        """Speak with the stored voices after a start; falls back to the one before, then to the base, and no canary.
+        """Speak with the stored voices after a start; falls back to the one before, then to the base.
 
+        Of those that answer some, one that cannot be loaded is left out, and the voice for all answers them too.
         Returns a sentence for each voice that could not be taken.
         """
         problems: list[str] = []
@@ -188,12 +368,16 @@ class Voices:
                 break
             try:
                 self.store.may_speak(version)
-                self.store.verify(version)
-                self.engine.promote(version, self.store.gguf(version))
+                self.engine.promote(version, self._tried(version))
             except UnderstudyError as error:
                 problems.append(f"Adapter {version!r} is not used: {error}")
             else:
                 break
+        for audience, pinned in self.store.pins().items():
+            try:
+                self._load_pinned(pinned, audience)
+            except UnderstudyError as error:
+                problems.append(f"Pinned voice {pinned or BASE!r} does not speak to {str(audience)!r}: {error}")
         if (canary := self.store.canary()) is not None:
             try:
                 self._load_canary(canary.version, canary.share)
@@ -203,21 +387,16 @@ class Voices:
 
     def listing(self) -> dict[str, Any]:
         """What speaks, what spoke before, what is on trial, and what there is."""
-        versions = [
-            {
-                "version": version,
-                "speaks": version == self.engine.version,
-                "verdict": self.store.manifest(version).get("verdict"),
-                "tainted": self.store.tainted(version),
-            }
-            for version in self.store.versions()
+        head = {"voice": self.voice, "previous": self.store.previous(), "canary": self._canary()}
+        return {**head, "pinned": self._pinned(), "adapters": self.store.listing(self.engine.version)}
+
+    def _pinned(self) -> list[dict[str, Any]]:
+        """Who has a voice of its own, and whether that speaks: after a start it may not have been loaded."""
+        loaded = self.engine.pinned.items()
+        return [
+            {**asdict(audience), "version": version or BASE, "speaks": (audience, version) in loaded}
+            for audience, version in self.store.pins().items()
         ]
-        return {
-            "voice": self.engine.voice,
-            "previous": self.store.previous(),
-            "canary": self._canary(),
-            "adapters": versions,
-        }
 
     def _canary(self) -> dict[str, Any] | None:
         """The canary, its name as a voice, and whether it speaks: after a start it may not have been loaded."""
@@ -228,15 +407,16 @@ class Voices:
         return {**asdict(found), "voice": f"{self.engine.base}+{found.version}", "speaks": speaks}
 
 
-def routes(voices: Voices) -> APIRouter:
+def routes(voices: Speakers) -> APIRouter:
     """All routes of the voice."""
     router = APIRouter()
-    engine, voice = voices.engine, LocalVoice(voices.engine)
+    voice = voices.speaker()
 
     @router.post("/v1/chat/completions")
     async def complete(request: Request, asked: Completion) -> Response:
         turns = [message.turn() for message in asked.messages]
-        pieces = voice.stream(turns, asked.sampling(), conversation=asked.user or "")
+        sampling, audience = asked.sampling(), asked.audience()
+        pieces = voice.stream(turns, sampling, conversation=asked.user or "", audience=audience)
         # The first piece decides between an answer and an error status, so it is waited for before the status goes out.
         first = await anext_while_connected(pieces, request)
         answer = Streamed(first.voice, asked.stream_options.include_usage)
@@ -246,7 +426,7 @@ def routes(voices: Voices) -> APIRouter:
 
     @router.get("/v1/models")
     def models() -> dict[str, Any]:
-        known = [engine.base, *(f"{engine.base}+{version}" for version in voices.store.versions())]
+        known = [voices.base, *(f"{voices.base}+{version}" for version in voices.store.versions())]
         return {"object": "list", "data": [{"id": n, "object": "model", "owned_by": "understudy"} for n in known]}
 
     @router.get("/healthz")
@@ -254,8 +434,9 @@ def routes(voices: Voices) -> APIRouter:
         return {"status": "alive"}
 
     @router.get("/readyz")
-    def ready() -> dict[str, Any]:
-        return {"status": "ready", "voice": engine.voice, **engine.load}
+    def ready() -> JSONResponse:
+        found = voices.ready()
+        return JSONResponse(found, status_code=200 if found["status"] == "ready" else 503)
 
     @router.get("/admin/voices")
     def listing() -> dict[str, Any]:
@@ -267,37 +448,51 @@ def routes(voices: Voices) -> APIRouter:
 
     @router.post("/admin/voices/promote")
     def promote(asked: Promotion) -> dict[str, Any]:
-        seconds = voices.promote(None if asked.version == BASE else asked.version)
-        return {"voice": engine.voice, "seconds": round(seconds, 4)}
+        seconds = voices.promote(version_of(asked.version))
+        return {"voice": voices.voice, "seconds": round(seconds, 4)}
 
     @router.post("/admin/voices/rollback")
     def rollback() -> dict[str, Any]:
         seconds = voices.rollback()
-        return {"voice": engine.voice, "seconds": round(seconds, 4)}
+        return {"voice": voices.voice, "seconds": round(seconds, 4)}
 
     @router.post("/admin/voices/canary")
     def start_canary(asked: Trial) -> dict[str, Any]:
         seconds = voices.start_canary(asked.version, asked.share, now=datetime.now(UTC))
-        return {"voice": engine.voice, "canary": asked.version, "share": asked.share, "seconds": round(seconds, 4)}
+        return {"voice": voices.voice, "canary": asked.version, "share": asked.share, "seconds": round(seconds, 4)}
 
     @router.post("/admin/voices/canary/stop")
     def stop_canary(asked: Ending) -> dict[str, Any]:
-        return {"stopped": voices.stop_canary(asked.version), "voice": engine.voice}
+        return {"stopped": voices.stop_canary(asked.version), "voice": voices.voice}
+
+    @router.post("/admin/voices/pin")
+    def pin(asked: Pin) -> dict[str, Any]:
+        seconds = voices.pin(version_of(asked.version), asked.audience())
+        return {"pinned": asked.version, "to": str(asked.audience()), "seconds": round(seconds, 4)}
+
+    @router.post("/admin/voices/unpin")
+    def unpin(asked: ForWhom) -> dict[str, Any]:
+        return {"unpinned": voices.unpin(asked.audience()) or BASE, "voice": voices.voice}
 
     @router.post("/admin/voices/canary/promote")
     def promote_canary(asked: Promotion) -> dict[str, Any]:
         seconds = voices.promote_canary(asked.version)
-        return {"voice": engine.voice, "seconds": round(seconds, 4)}
+        return {"voice": voices.voice, "seconds": round(seconds, 4)}
 
     return router
 
 
-class Streamed:
-    """One answer in OpenAI's shape, as events or whole."""
+def version_of(name: str) -> str | None:
+    """A version as the engine knows it: the bare base has none."""
+    return None if name == BASE else name
 
-    def __init__(self, voice: str, include_usage: bool) -> None:
+
+class Streamed:
+    """One answer in OpenAI's shape, as events or whole; `marks` are fields that each document carries beside."""
+
+    def __init__(self, voice: str, include_usage: bool, marks: dict[str, Any] | None = None) -> None:
         self._id, self._created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
-        self._voice, self._usage = voice, include_usage
+        self._voice, self._usage, self._marks = voice, include_usage, marks or {}
 
     async def events(self, first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncIterator[str]:
         """Server-sent events, ending with [DONE]; an error in the middle is an event of its own."""
@@ -333,7 +528,7 @@ class Streamed:
         return line({**self._head("chat.completion.chunk"), "choices": [choice]})
 
     def _head(self, kind: str) -> dict[str, Any]:
-        return {"id": self._id, "object": kind, "created": self._created, "model": self._voice}
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._voice, **self._marks}
 
 
 async def chain(first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncIterator[Piece]:
@@ -378,7 +573,10 @@ def status_of(error: UnderstudyError) -> tuple[int, str]:
 
 
 def error_body(error: UnderstudyError) -> dict[str, Any]:
-    return {"error": {"message": str(error), "type": status_of(error)[1], "param": None, "code": None}}
+    """An error in OpenAI's shape; `voice`, which is ours, is there where one voice failed."""
+    voice = error.voice if isinstance(error, ServiceTrouble) else ""
+    found = {"message": str(error), "type": status_of(error)[1], "param": None, "code": None}
+    return {"error": {**found, **({"voice": voice} if voice else {})}}
 
 
 def install(app: FastAPI, *, token: str | None, open_paths: tuple[str, ...] = ("/healthz",)) -> None:
@@ -394,6 +592,11 @@ def install(app: FastAPI, *, token: str | None, open_paths: tuple[str, ...] = ("
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         return JSONResponse(error_body(UserMistake(f"{where}: {first['msg']}".removeprefix(": "))), status_code=400)
+
+    @app.exception_handler(HTTPException)
+    async def elsewhere(request: Request, error: HTTPException) -> JSONResponse:
+        """Bodies that are no JSON, and addresses that there are not."""
+        return JSONResponse(error_body(UserMistake(error.detail)), status_code=error.status_code, headers=error.headers)
 
     if token is not None:
         app.middleware("http")(bearer(token, open_paths))

@@ -1,9 +1,12 @@
 """The voice over HTTP, as OpenAI's own client sees it, on a real socket."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,14 +17,21 @@ from fastapi import FastAPI
 
 from infra.adapters import CARD, GGUF, AdapterStore
 from infra.cli.operations import House
-from infra.errors import UserMistake
+from infra.errors import ServiceTrouble, UserMistake
 from infra.files import write_json
+from infra.remote import announce
 from infra.settings import load_settings
 from infra.voice.api import Voices, install, routes
+from infra.voice.chat import Audience
 from infra.voice.engine import Engine, lot
+from infra.voice.llama import Context
 from infra.voice.weights import Weights
 from memory.journal import Journal
-from tests.infra.running import served
+from memory.messages import Answer, Kind, Message, Place
+from memory.remember import answer_event, remember
+from memory.trial import Worse
+from tests.infra.running import served, understudy
+from tests.people import BOB, CREATOR
 from tests.weights import write_adapter
 from trainer.card import MEASURES, EvalCard, Interval, Item, System, to_json
 from trainer.evalpicture import picture
@@ -48,6 +58,7 @@ def store(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Adapter
         if version == "v1":
             write_json(staged / CARD, to_json(measured()))
         made.publish(version, {"base_sha256": weights.sha256, "verdict": {"passed": passed, "reasons": reasons}})
+        made.remember_tried(version, weights.sha256)
     return made
 
 
@@ -181,6 +192,33 @@ def test_too_many_at_once_are_told_when_to_come_back(url: str) -> None:
     assert all(int(seconds) > 0 for seconds in after)
 
 
+def test_a_request_with_a_deadline_is_refused_when_it_has_passed(http: httpx.Client) -> None:
+    def ask(**more: float) -> httpx.Response:
+        body = {"messages": ASKED, "max_tokens": 300, "temperature": 1.5, **more}
+        return http.post("/v1/chat/completions", json=body)
+
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(ask) for _ in range(2)]
+        deadline = time.monotonic() + 5
+        while http.get("/readyz").json()["running"] < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        late = ask(timeout=0.01)
+
+        assert [each.result().status_code for each in running] == [200, 200]
+    assert (late.status_code, "within 0.01 seconds" in late.json()["error"]["message"]) == (429, True)
+    assert ask(timeout=0).status_code == 400
+
+
+def test_readiness_says_what_was_not_computed_again(http: httpx.Client) -> None:
+    before = http.get("/readyz").json()["reuse"]
+    found = http.post("/v1/chat/completions", json={"messages": ASKED, "max_tokens": 1}).json()
+
+    after = http.get("/readyz").json()["reuse"]
+    saved = sum(after[kind] - before[kind] for kind in ("shared_tokens", "continued_tokens"))
+    assert after["prompt_tokens"] - before["prompt_tokens"] == found["usage"]["prompt_tokens"]
+    assert saved == found["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+
 def test_a_client_that_leaves_frees_its_place(http: httpx.Client) -> None:
     body = {"messages": ASKED, "max_tokens": 400, "temperature": 1.5, "stream": True}
     with http.stream("POST", "/v1/chat/completions", json=body) as response:
@@ -233,6 +271,94 @@ def test_a_canary_answers_its_users_until_it_is_stopped(
     assert (store.canary(), http.get("/admin/voices").json()["canary"]) == (None, None)
 
 
+@pytest.fixture
+def house(home: Path, url: str, store: AdapterStore) -> Iterator[House]:
+    """Operations on the machine of the running voice."""
+    settings = load_settings(home)
+    (home / "data").mkdir()
+    (home / "data" / "adapters").symlink_to(store.folder("v1").parent)
+    announce(settings, url=url, token=TOKEN, pid=os.getpid())
+    journal = Journal.open(settings.journal_url)
+    yield House(settings, journal)
+    journal.close()
+
+
+def journalled(house: House, voice: str, *, answers: int, failed: int = 0) -> None:
+    """Answers that a voice gave just now, the first of which failed."""
+    now, place = datetime.now(UTC), Place("telegram", "100")
+    for n in range(answers):
+        found = Answer(f"{voice} {n}", str(n), "24 °C.", "answered", "fits", (), voice, "hash", {"first_token": 9.0})
+        if n < failed:
+            found = replace(found, outcome="failed", timings_ms={})
+        event = answer_event(found, Message(str(n), BOB, place, now, "How warm?"), at=now)
+        remember(house.journal, [event], creator=CREATOR)
+
+
+def died(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_canary_that_does_badly_is_stopped_and_it_is_said_why(house: House, store: AdapterStore) -> None:
+    house.start_canary("v1", 0.1)
+    journalled(house, "tiny", answers=60)
+    journalled(house, "tiny+v1", answers=19, failed=19)
+    assert house.watch_canary() is None
+    assert house.voices()["canary"]["speaks"]
+
+    journalled(house, "tiny+v1", answers=25, failed=25)
+    ended = house.watch_canary()
+
+    assert ended is not None
+    assert ended.worse == Worse("failed", 1.0, 0.0, 25, 60)
+    assert (store.canary(), house.voices()["canary"], house.watch_canary()) == (None, None, None)
+    listed = " ".join(understudy(house.settings.home, "voices", "list").stdout.split())
+    assert "of v1 has ended by itself: 100 % of its 25 answers failed, and 0 % of the current voice's 60." in listed
+    [(_, event)] = house.journal.events(kind=Kind.TRIAL)
+    assert event.payload["figures"]["current"]["answers"] == 60
+
+
+def test_a_trial_that_was_to_end_when_the_twin_died_ends_after_it_and_a_new_one_is_judged_anew(
+    house: House, store: AdapterStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.start_canary("v1", 0.1)
+    journalled(house, "tiny", answers=60)
+    journalled(house, "tiny+v1", answers=25, failed=25)
+    with monkeypatch.context() as dying:
+        dying.setattr(House, "stop_canary", died)
+        with pytest.raises(KeyboardInterrupt):
+            house.watch_canary()
+    journalled(house, "tiny", answers=60)
+    house.watch_canary()
+    assert store.canary() is None
+    assert len(house.journal.events(kind=Kind.TRIAL)) == 1
+
+    house.start_canary("v1", 0.1)
+    assert house.watch_canary() is None
+    house.stop_canary("v1")
+
+
+def test_a_canary_is_left_to_people_where_they_say_so(house: House, store: AdapterStore) -> None:
+    house.start_canary("v1", 0.1)
+    journalled(house, "tiny", answers=60)
+    journalled(house, "tiny+v1", answers=25, failed=25)
+    canary = house.settings.canary.model_copy(update={"stop": False})
+    alone = House(house.settings.model_copy(update={"canary": canary}), house.journal)
+
+    assert alone.watch_canary() is None
+    house.stop_canary("v1")
+
+
+def test_an_error_says_which_voice_failed(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(context: Context, rows: object) -> None:
+        raise ServiceTrouble("no room")
+
+    monkeypatch.setattr(Context, "decode", full)
+    failed = http.post("/v1/chat/completions", json={"messages": ASKED})
+
+    assert failed.status_code == 503
+    assert (failed.json()["error"]["message"], failed.json()["error"]["voice"]) == ("no room", "tiny")
+
+
 def test_a_canary_that_is_tainted_by_now_can_be_stopped(http: httpx.Client, store: AdapterStore) -> None:
     http.post("/admin/voices/canary", json={"version": "v1", "share": 0.5})
     store.taint("v1", "somebody was forgotten")
@@ -252,6 +378,75 @@ def test_another_share_is_the_same_trial_and_promoting_ends_it(http: httpx.Clien
     assert (store.current(), store.canary()) == ("v1", None)
     assert "not the canary" in http.post("/admin/voices/canary/promote", json={"version": "v1"}).text
     assert http.post("/admin/voices/promote", json={"version": "base"}).json()["voice"] == "tiny"
+
+
+SERVER = {"community": "discord:1"}
+
+
+def test_a_pinned_voice_answers_its_community_or_language_until_it_is_unpinned(
+    http: httpx.Client, client: openai.OpenAI, store: AdapterStore
+) -> None:
+    def voice_for(**metadata: str) -> str:
+        return client.chat.completions.create(model="tiny", messages=ASKED, max_tokens=1, metadata=metadata).model
+
+    assert http.post("/admin/voices/pin", json={"version": "v1", **SERVER}).json()["to"] == "discord:1"
+    http.post("/admin/voices/pin", json={"version": "v2", "language": "zh-CN"})
+
+    assert voice_for(community="discord:1", language="zh-CN") == "tiny+v1"
+    assert voice_for(community="discord:2", language="zh-CN", theirs="x") == "tiny+v2"
+    assert voice_for(community="discord:2") == "tiny"
+    listed = http.get("/admin/voices").json()["pinned"]
+    assert [(each["community"], each["version"], each["speaks"]) for each in listed] == [
+        ("discord:1", "v1", True),
+        ("", "v2", True),
+    ]
+    memory = http.get("/readyz").json()["memory"]
+    assert {each["voice"]: each["mib"] > 100 for each in memory["voices"]} == dict.fromkeys(
+        ("tiny", "tiny+v1", "tiny+v2"), True
+    )
+
+    assert http.post("/admin/voices/unpin", json=SERVER).json() == {"unpinned": "v1", "voice": "tiny"}
+    assert http.post("/admin/voices/unpin", json={"language": "zh-CN"}).json()["unpinned"] == "v2"
+    assert voice_for(community="discord:1", language="zh-CN") == "tiny"
+    assert store.pins() == {}
+    assert "one is to: nobody" in http.post("/admin/voices/unpin", json=SERVER).json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "said"),
+    [
+        ({"version": "v1"}, 400, "for which --community or --language"),
+        ({"version": "v1", "community": "Bakery"}, 400, "PLATFORM:ID"),
+        ({"version": "v1", "language": "fr"}, 400, "one of en, zh-CN, zh-TW"),
+        ({"version": "nowhere", **SERVER}, 400, "no adapter"),
+        ({"version": "refused", **SERVER}, 403, "did not pass its gate"),
+        ({"version": "v2", **SERVER}, 400, "is on trial"),
+    ],
+)
+def test_what_must_not_be_pinned_is_refused(http: httpx.Client, asked: dict, status: int, said: str) -> None:
+    http.post("/admin/voices/canary", json={"version": "v2", "share": 0.5})
+
+    found = http.post("/admin/voices/pin", json=asked)
+
+    assert (found.status_code, said in found.json()["error"]["message"]) == (status, True)
+    assert http.get("/admin/voices").json()["pinned"] == []
+    http.post("/admin/voices/canary/stop", json={})
+
+
+def test_a_pinned_voice_that_learned_what_was_forgotten_leaves_at_once(
+    house: House, http: httpx.Client, store: AdapterStore
+) -> None:
+    for version, language in (("v1", "en"), ("v2", "zh-TW")):
+        http.post("/admin/voices/pin", json={"version": version, "language": language})
+    assert "is pinned" in http.post("/admin/voices/canary", json={"version": "v1"}).json()["error"]["message"]
+    store.taint("v1", "somebody was forgotten")
+
+    house.follow_forgotten()
+
+    assert [each["version"] for each in house.voices()["pinned"]] == ["v2"]
+    assert http.get("/readyz").json()["voices_loaded"] == 2
+    http.post("/admin/voices/unpin", json={"language": "zh-TW"})
+    store.folder("v1").with_name("v1.tainted.json").unlink()
 
 
 @pytest.mark.parametrize(
@@ -328,6 +523,30 @@ def test_a_restart_resumes_the_canary_or_serves_without_it(weights: Weights, sto
         engine.close()
     path.write_bytes(kept)
     store.end_canary()
+
+
+def test_a_restart_resumes_pinned_voices_or_serves_without_them(weights: Weights, store: AdapterStore) -> None:
+    store.pin("v1", Audience("discord:1"))
+    store.pin(None, Audience(language="zh-CN"))
+    store.point("v2")
+    path: Path = store.gguf("v1")
+    kept = path.read_bytes()
+    for damaged in (False, True):
+        path.write_bytes(b"damaged" if damaged else kept)
+        engine = Engine(weights.path, base="tiny", base_sha256=weights.sha256, streams=1, context_tokens=512)
+        voices = Voices(engine, store)
+
+        problems = voices.resume()
+
+        own: dict[Audience, str | None] = {} if damaged else {Audience("discord:1"): "v1"}
+        assert (engine.voice, engine.pinned) == ("tiny+v2", {**own, Audience(language="zh-CN"): None})
+        assert ["'v1' does not speak to 'discord:1'" in each for each in problems] == [True] * damaged
+        assert [each["speaks"] for each in voices.listing()["pinned"]] == [not damaged, True]
+        engine.close()
+    path.write_bytes(kept)
+    for audience in store.pins():
+        store.unpin(audience)
+    store.point(None)
 
 
 SCHEMA = {
