@@ -1,16 +1,18 @@
 """The store of adapters: one folder a version, manifest last, and a pointer to those that speak.
 
 `adapters/<version>/` holds adapter.gguf, the PEFT folder, manifest.json, evalcard.json and evalcard.html; a folder
-without a manifest does not exist. `adapters/current.json` names the voice, the one before it and any canary, and is
-replaced by rename, so that it is the old or the new one after any crash. Versions sort by time.
+without a manifest does not exist. `adapters/current.json` names the voice, the one before it, any canary and whoever is
+pinned to a community or language, and is replaced by rename, so that it is the old or the new one after any crash.
+Versions sort by time.
 """
 
+import importlib.metadata
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from infra.errors import Refused, UserMistake
 from infra.files import (
@@ -24,6 +26,7 @@ from infra.files import (
     verify_folder,
     write_json,
 )
+from infra.voice.chat import EVERYBODY, Audience
 
 GGUF = "adapter.gguf"
 CARD = "evalcard.json"
@@ -42,6 +45,15 @@ class Canary:
     since: str
 
 
+@dataclass(frozen=True)
+class Aim:
+    """What shall speak: a version or, as None, the bare base, and a canary's share beside it. The same as JSON."""
+
+    version: str | None = None
+    canary: str = ""
+    share: float = 0.0
+
+
 def version_name(now: datetime, dataset_id: str) -> str:
     """A version that sorts by time and names its dataset."""
     return f"{now:%Y%m%dT%H%M%SZ}-{dataset_id[:8]}"
@@ -52,6 +64,11 @@ class AdapterStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+
+    @property
+    def received(self) -> Path:
+        """Where files lie that came over HTTP, under their hashes, until they are published."""
+        return self._root / ".received"
 
     def versions(self) -> list[str]:
         """Finished adapters, oldest first."""
@@ -82,6 +99,18 @@ class AdapterStore:
         if not path.is_file():
             raise UserMistake(f"Adapter {version!r} has no eval card.")
         return dict(read_json(path))
+
+    def listing(self, speaks: str | None) -> list[dict[str, Any]]:
+        """Every version, whether it is the one that `speaks`, and whether it may."""
+        return [
+            {
+                "version": version,
+                "speaks": version == speaks,
+                "verdict": self.manifest(version).get("verdict"),
+                "tainted": self.tainted(version),
+            }
+            for version in self.versions()
+        ]
 
     def verify(self, version: str) -> dict[str, Any]:
         """The manifest, after comparing every file's hash with it. Raises ServiceTrouble on any difference."""
@@ -123,14 +152,20 @@ class AdapterStore:
         return version
 
     def point(self, version: str | None) -> None:
-        """Make `version` the voice that a restart begins with, without a canary.
+        """Make `version` the voice that a restart begins with, without a canary; once more changes nothing else.
 
         Raises Refused for one that must not speak.
         """
         if version is not None:
             self.may_speak(version)
-        self._root.mkdir(parents=True, exist_ok=True)
-        write_json(self._root / "current.json", {"current": version, "previous": self.current()})
+        # Several servers of one folder are all told the same.
+        before = self.previous() if version == self.current() else self.current()
+        self._write_pointer(current=version, previous=before, canary=None)
+
+    def aim(self) -> Aim:
+        """What a restart begins with."""
+        canary = self.canary()
+        return Aim(self.current(), canary.version, canary.share) if canary else Aim(self.current())
 
     def canary(self) -> Canary | None:
         """The version on trial, if there is one."""
@@ -145,6 +180,8 @@ class AdapterStore:
         self.may_speak(version)
         if version == beside:
             raise UserMistake(f"Adapter {version!r} is the current voice already: a canary is another one.")
+        if version in self.pins().values():
+            raise UserMistake(f"Adapter {version!r} is pinned: its answers there would count for the trial.")
 
     def try_out(self, version: str, share: float, *, now: datetime) -> None:
         """Make `version` the canary that a restart begins with; another share of the same one begins no new trial.
@@ -154,7 +191,7 @@ class AdapterStore:
         self.may_try(version, share, beside=self.current())
         before = self.canary()
         since = before.since if before and before.version == version else now.isoformat()
-        self._write_canary(Canary(version, share, since))
+        self._write_pointer(canary=asdict(Canary(version, share, since)))
 
     def on_trial(self, version: str = "") -> Canary:
         """The canary. Raises UserMistake when there is none, or another than `version` where that is given."""
@@ -166,8 +203,41 @@ class AdapterStore:
     def end_canary(self, version: str = "") -> Canary:
         """Let a restart begin without the canary; returns what it was. Raises as `on_trial`."""
         found = self.on_trial(version)
-        self._write_canary(None)
+        self._write_pointer(canary=None)
         return found
+
+    def pins(self) -> dict[Audience, str | None]:
+        """The version that speaks to each audience which has one of its own; None is the bare base."""
+        found = self._pointer()["pinned"] or ()
+        return {Audience(each["community"], each["language"]): each["version"] for each in found}
+
+    def may_pin(self, version: str | None, audience: Audience) -> None:
+        """Raise UserMistake or Refused for what must not be pinned, or to nobody that there can be."""
+        check_audience(audience)
+        if version is None:
+            return
+        self.may_speak(version)
+        if (trial := self.canary()) is not None and trial.version == version:
+            raise UserMistake(f"Adapter {version!r} is on trial: end that first, or promote it.")
+
+    def pin(self, version: str | None, audience: Audience) -> None:
+        """Make `version` the one that a restart lets speak to an audience. Raises as `may_pin`."""
+        self.may_pin(version, audience)
+        self._write_pins({**self.pins(), audience: version})
+
+    def pinned_to(self, audience: Audience) -> str | None:
+        """The version pinned to an audience; None is the bare base. Raises UserMistake when it has none of its own."""
+        pins = self.pins()
+        if audience not in pins:
+            known = ", ".join(map(str, pins)) or "nobody"
+            raise UserMistake(f"No voice is pinned to {str(audience)!r}; one is to: {known}.")
+        return pins[audience]
+
+    def unpin(self, audience: Audience) -> str | None:
+        """Let a restart speak to an audience as to others; returns the version. Raises as `pinned_to`."""
+        version = self.pinned_to(audience)
+        self._write_pins({each: pinned for each, pinned in self.pins().items() if each != audience})
+        return version
 
     def may_speak(self, version: str) -> None:
         """Raise Refused for an adapter without a passed eval card, or one that learned what was since forgotten."""
@@ -187,16 +257,46 @@ class AdapterStore:
         path = self._root / f"{version}.tainted.json"
         return str(read_json(path)["reason"]) if path.is_file() else None
 
-    def _write_canary(self, canary: Canary | None) -> None:
-        write_json(self._root / "current.json", {**self._pointer(), "canary": asdict(canary) if canary else None})
+    def tried(self, version: str, base_sha256: str) -> bool:
+        """Whether this very file was loaded on this base by this llama.cpp before, and the process survived it."""
+        path = self._root / f"{version}.tried.json"
+        return path.is_file() and read_json(path) == self._trial(version, base_sha256)
+
+    def remember_tried(self, version: str, base_sha256: str) -> None:
+        """Let nobody try a version again that was loaded and has spoken. Beside its folder, as a taint is."""
+        write_json(self._root / f"{version}.tried.json", self._trial(version, base_sha256))
+
+    def _trial(self, version: str, base_sha256: str) -> dict[str, str]:
+        sha256 = str(self.manifest(version)["files"][GGUF])
+        return {"adapter": sha256, "base": base_sha256, "llama": importlib.metadata.version("llama-cpp-python")}
+
+    def _write_pins(self, pins: Mapping[Audience, str | None]) -> None:
+        self._write_pointer(pinned=[{**asdict(audience), "version": version} for audience, version in pins.items()])
+
+    def _write_pointer(self, **changed: Any) -> None:
+        write_json(self._root / "current.json", {**self._pointer(), **changed})
 
     def _pointer(self) -> dict[str, Any]:
         path = self._root / "current.json"
         found = read_json(path) if path.is_file() else {}
-        return {name: found.get(name) for name in ("current", "previous", "canary")}
+        return {name: found.get(name) for name in ("current", "previous", "canary", "pinned")}
 
 
 def check_share(share: float) -> None:
     """Raise UserMistake for what is no share: a canary answers some conversations, never all."""
     if not 0 < share < 1:
         raise UserMistake(f"The share must be above 0 and below 1, for example {SHARE}; it is {share}.")
+
+
+def check_audience(audience: Audience) -> None:
+    """Raise UserMistake for a community without its platform, a language that the twin does not speak, or neither."""
+    from infra.settings import Language
+
+    platform, _, identity = audience.community.partition(":")
+    languages = get_args(Language)
+    if audience == EVERYBODY:
+        raise UserMistake("Say for which --community or --language; to speak to everybody, promote it.")
+    if audience.community and not (platform and identity):
+        raise UserMistake(f"A community is PLATFORM:ID, for example 'discord:12345'; it is {audience.community!r}.")
+    if audience.language not in {"", *languages}:
+        raise UserMistake(f"The language is one of {', '.join(languages)}, not {audience.language!r}.")

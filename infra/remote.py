@@ -5,8 +5,10 @@ it runs, because one process owns the index's folder; without it they open the p
 """
 
 import json
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,21 @@ import psutil
 from infra.errors import ServiceTrouble, UserMistake
 from infra.files import read_json, write_atomic
 from infra.settings import Settings
+
+# A twin that is started again is back within some seconds; whether it is, is looked at as often as this.
+BACK_S, LOOK_S = 30.0, 0.25
+# Who takes no connection within this time is not there.
+CONNECT_S = 10.0
+
+
+class Gone(ServiceTrouble):
+    """The other process cannot be reached, or went away; what it would have answered nobody knows."""
+
+
+@cache
+def certificates() -> ssl.SSLContext:
+    """Whom to believe over TLS. Made once: reading them takes longer than most requests, also those that need none."""
+    return httpx.create_ssl_context()
 
 
 def address_file(settings: Settings) -> Path:
@@ -36,10 +53,15 @@ def withdraw(settings: Settings) -> None:
 
 @dataclass(frozen=True)
 class Remote:
-    """A running twin's HTTP address."""
+    """A running twin's HTTP address, or another server's: `what` it is, and for how many seconds it may be silent.
+
+    By default as long as an order to several voice servers may take, see `infra/voice/servers.py`.
+    """
 
     url: str
     token: str | None
+    what: str = "running twin"
+    silence_s: float = 200.0
 
     @classmethod
     def find(cls, settings: Settings) -> "Remote | None":
@@ -59,19 +81,32 @@ class Remote:
         return self.call("POST", path, json=body)
 
     def call(self, method: str, path: str, **options: Any) -> Any:
-        """One request. Raises UserMistake for a 4xx and ServiceTrouble for anything else that is not an answer."""
+        """The JSON of one request. Raises as `send`."""
+        response = self.send(method, path, **options)
         try:
-            response = httpx.request(method, self.url + path, headers=self._headers, timeout=60, **options)
-        except httpx.HTTPError as error:
-            raise ServiceTrouble(f"The running twin at {self.url} does not answer ({error}); restart it.") from error
-        if response.is_success:
             return response.json()
-        raise complaint(response)
+        except ValueError as error:
+            raise ServiceTrouble(f"The {self.what} at {self.url} answered with something that is no JSON.") from error
+
+    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """One request. Raises UserMistake for a 4xx and ServiceTrouble for what else is no answer, see `Gone`."""
+        patience = httpx.Timeout(self.silence_s, connect=min(CONNECT_S, self.silence_s))
+        try:
+            response = httpx.request(
+                method, self.url + path, headers=self._headers, timeout=patience, verify=certificates(), **options
+            )
+        except httpx.HTTPError as error:
+            raise Gone(f"The {self.what} at {self.url} does not answer ({error}); restart it.") from error
+        if response.is_success:
+            return response
+        raise complaint(response, self.what)
 
     def events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The server-sent events of a POST, as they come. Raises as `call`, also when the stream breaks off."""
         try:
-            with httpx.stream("POST", self.url + path, json=body, headers=self._headers, timeout=120) as response:
+            with httpx.stream(
+                "POST", self.url + path, json=body, headers=self._headers, timeout=120, verify=certificates()
+            ) as response:
                 if not response.is_success:
                     response.read()
                     raise complaint(response)
@@ -86,10 +121,10 @@ class Remote:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
 
-def complaint(response: httpx.Response) -> UserMistake | ServiceTrouble:
+def complaint(response: httpx.Response, what: str = "running twin") -> UserMistake | ServiceTrouble:
     """The error that a failed response stands for; our API speaks OpenAI's shape: {"error": {"message": ...}}."""
     try:
         message = str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        message = f"The running twin answered with HTTP status {response.status_code}."
+        message = f"The {what} answered with HTTP status {response.status_code}."
     return UserMistake(message) if response.status_code < 500 else ServiceTrouble(message)
