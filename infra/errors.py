@@ -20,11 +20,11 @@ class UserMistake(UnderstudyError):
 
 
 class ServiceTrouble(UnderstudyError):
-    """A file system, model, index, broker or platform failed."""
+    """A file system, model, index, broker or platform failed; where one voice did and not the whole, `voice` is it."""
 
-    def __init__(self, message: str, *, permanent: bool = False) -> None:
+    def __init__(self, message: str, *, permanent: bool = False, voice: str = "") -> None:
         super().__init__(message)
-        self.permanent = permanent
+        self.permanent, self.voice = permanent, voice
 
 
 class Busy(ServiceTrouble):

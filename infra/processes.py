@@ -13,8 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from infra.settings import child_environment
 
@@ -39,10 +41,9 @@ def watch_parent(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def start(arguments: Sequence[str], *, log: Path) -> subprocess.Popen[bytes]:
-    """Start a Python module of ours in a process group of its own; what it prints goes to `log`."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+def start(arguments: Sequence[str], *, log: Path | None) -> subprocess.Popen[bytes]:
+    """Start a Python module of ours in a process group of its own; what it prints goes to `log`, or where ours goes."""
+    with opened(log) as output:
         return subprocess.Popen(
             [sys.executable, *arguments, "--parent", str(os.getpid())],
             stdin=subprocess.DEVNULL,
@@ -51,6 +52,14 @@ def start(arguments: Sequence[str], *, log: Path) -> subprocess.Popen[bytes]:
             env=child_environment(),
             start_new_session=True,
         )
+
+
+def opened(log: Path | None) -> AbstractContextManager[IO[bytes] | None]:
+    """A log to write on at its end, with the folder it is in; None stays None."""
+    if log is None:
+        return contextlib.nullcontext()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return log.open("ab")
 
 
 def stop(process: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> None:
@@ -69,11 +78,11 @@ def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> No
 
 @dataclass
 class Child:
-    """One supervised child: how to start it and how often it had to be."""
+    """One supervised child: how to start it and how often it had to be. Without a `log` it prints where we do."""
 
     name: str
     arguments: Sequence[str]
-    log: Path
+    log: Path | None
     grace_s: float = GRACE_S
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
@@ -82,6 +91,12 @@ class Child:
     @property
     def backoff_s(self) -> float:
         return min(MOST_BACKOFF_S, 2.0 ** max(0, self.failures - 1)) if self.failures else 0.0
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start it, for the first time or again."""
+        self.process = start(self.arguments, log=self.log)
+        self.started = time.monotonic()
+        return self.process
 
 
 @dataclass
@@ -94,9 +109,10 @@ class Supervisor:
     _thread: threading.Thread | None = None
 
     def open(self) -> None:
-        """Start every child, and watch them in a thread."""
+        """Start every child that does not run yet, and watch them in a thread."""
         for child in self.children:
-            self._start(child)
+            if child.process is None:
+                child.start()
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._thread.start()
 
@@ -105,18 +121,17 @@ class Supervisor:
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
-        for child in self.children:
-            if child.process is not None:
-                signal_group(child.process, signal.SIGTERM)
-        for child in self.children:
-            if child.process is not None:
-                stop(child.process, child.grace_s)
-
-    def _start(self, child: Child) -> None:
-        child.process = start(child.arguments, log=child.log)
-        child.started = time.monotonic()
 
     def _watch(self) -> None:
+        """Until closed. Children die with the thread that started them, so this one stops them before it ends."""
+        self._keep_running()
+        running = [(child.process, child.grace_s) for child in self.children if child.process is not None]
+        for process, _ in running:
+            signal_group(process, signal.SIGTERM)
+        for process, grace_s in running:
+            stop(process, grace_s)
+
+    def _keep_running(self) -> None:
         while not self._closing.wait(0.2):
             for child in self.children:
                 assert child.process is not None
@@ -127,4 +142,4 @@ class Supervisor:
                     child.failures += 1
                     self.say(f"{child.name} ended with status {child.process.returncode}; starting it again.")
                     stop(child.process)
-                    self._start(child)
+                    child.start()

@@ -4,26 +4,28 @@ Each `open_*` builds one part; nothing is opened that the caller did not ask for
 base model takes a second that `teach` or `runs` need not pay.
 """
 
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from infra.cli.console import err
+from infra.files import finished
+from infra.machine import Machine, cores
 from infra.settings import Settings, find_home, load_settings, offline_unless_hub
 
 if TYPE_CHECKING:
     from bot.twin import Manner, Twin
     from infra.adapters import AdapterStore
     from infra.runs import Runs
-    from infra.voice.api import Voices
+    from infra.voice.api import Speakers, Voices
     from infra.voice.chat import Turn, Voice
+    from infra.voice.fleet import Fleet
+    from infra.voice.servers import Server
+    from infra.voice.tuning import Basis, Calibration, Tuning
     from infra.voice.weights import Weights
     from memory.encode import Encoder
     from memory.graph_model import ModelReader
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 
 # How often whoever may wait looks whether the voice has nobody to answer.
 IDLE_S = 0.2
-LINUX = sys.platform == "linux"
 
 
 def settings_of(home: Path | None) -> Settings:
@@ -80,15 +81,74 @@ def persona(settings: Settings, journal: "Journal") -> "PersonaCard":
 
 def threads(settings: Settings) -> int:
     """How many threads a model may use: what is set, else every core."""
-    return settings.voice.threads or max(1, len(psutil.Process().cpu_affinity()) if LINUX else psutil.cpu_count() or 1)
+    return settings.voice.threads or cores()
 
 
-def served_weights(settings: Settings, say: Callable[[str], None] = lambda line: None) -> "Weights":
-    """The base model's file for this machine, prepared on first use."""
+def weights_folder(settings: Settings) -> Path:
+    return settings.data_folder / "models" / settings.models.base
+
+
+def served_weights(
+    settings: Settings,
+    say: Callable[[str], None] = lambda line: None,
+    *,
+    again: bool = False,
+    pinned: bool = False,
+) -> "Weights":
+    """The base model's file for this machine, as `prepare` says; on first use, how it computes is calibrated too."""
+    from infra.voice.llama import gpu_layers
     from infra.voice.weights import prepare, source_of
 
-    source = source_of(settings.models.gguf)
-    return prepare(source, settings.data_folder / "models" / settings.models.base, threads=threads(settings), say=say)
+    folder = weights_folder(settings)
+    at_set_up = finished(folder) is None and not again
+    if at_set_up:
+        err().print("Fitting the base model to this machine, once. This takes a minute or two.")
+    weights = prepare(
+        source_of(settings.models.gguf),
+        folder,
+        threads=threads(settings),
+        gpu_layers=gpu_layers(settings.voice.gpu_layers),
+        again=again,
+        pinned=pinned,
+        say=say,
+    )
+    if at_set_up:
+        calibrated(settings, weights)
+    return weights
+
+
+def tuning_file(settings: Settings) -> Path:
+    return settings.data_folder / "models" / f"{settings.models.base}.tuning.json"
+
+
+def tuning_basis(settings: Settings, weights: "Weights") -> "Basis":
+    """What a calibration of these weights holds for, here and now."""
+    from infra.voice.llama import gpu_layers
+    from infra.voice.tuning import Basis
+
+    return Basis(Machine.here(), weights.sha256, gpu_layers(settings.voice.gpu_layers))
+
+
+def served_tuning(settings: Settings, weights: "Weights") -> "tuple[Tuning, str]":
+    """How the voice computes, and why: as measured on this machine, but with the threads that a setting names."""
+    from infra.voice.tuning import in_use
+
+    tuning, why = in_use(tuning_file(settings), tuning_basis(settings, weights))
+    if settings.voice.threads:
+        return replace(tuning, threads=0, batch_threads=0), f"{why}; threads as set"
+    return tuning, why
+
+
+def calibrated(settings: Settings, weights: "Weights") -> "Calibration":
+    """Measure how these weights are computed fastest here, and keep it for the voice's next start."""
+    from infra.voice.calibrate import calibrate
+    from infra.voice.speed import SHORT
+    from infra.voice.tuning import save
+
+    basis, chosen = tuning_basis(settings, weights), settings.voice.threads == 0
+    found = calibrate(weights.path, basis, threads=threads(settings), choose_threads=chosen, effort=SHORT)
+    save(tuning_file(settings), found)
+    return found
 
 
 def adapter_store(settings: Settings) -> "AdapterStore":
@@ -117,8 +177,47 @@ def open_voices(settings: Settings) -> "Voices":
         waiting=settings.voice.queue,
         context_tokens=settings.voice.context_tokens,
         threads=threads(settings),
+        tuning=served_tuning(settings, weights)[0],
+        memory_mib=settings.voice.memory_mib,
     )
     return Voices(engine, adapter_store(settings))
+
+
+def open_fleet(settings: Settings) -> "Fleet":
+    """The voice servers of the settings, under this twin's orders."""
+    from infra.voice.fleet import Fleet
+
+    fleet = Fleet(voice_servers(settings), adapter_store(settings), base=settings.models.base)
+    fleet.open()
+    return fleet
+
+
+def voice_servers(settings: Settings) -> "list[Server]":
+    """Each server that `voice.urls` names."""
+    from infra.voice.servers import VllmServer, VoiceServer
+
+    voice, base = settings.voice, settings.models.base
+    model, token = voice.name or base, voice_token(settings)
+    if voice.vllm:
+        return [VllmServer(url, base=base, model=model, token=token, adapters=voice.vllm) for url in voice.urls]
+    return [VoiceServer(url, model=model, token=token) for url in voice.urls]
+
+
+def voice_token(settings: Settings) -> str | None:
+    token = settings.voice.token
+    return token.get_secret_value() if token else None
+
+
+def open_speakers(settings: Settings) -> "Speakers | None":
+    """Who speaks for the twin: the engine here or its voice servers; None where `voice.url` looks after itself."""
+    if settings.voice.urls:
+        return open_fleet(settings)
+    if settings.voice.url:
+        return None
+    voices = open_voices(settings)
+    for problem in voices.resume():
+        err().print(problem)
+    return voices
 
 
 def open_encoder(settings: Settings, name: str = "") -> "Encoder":
@@ -194,25 +293,23 @@ class TwinHere:
 
     twin: "Twin"
     memory: Memory
-    voices: "Voices | None"
+    voices: "Speakers | None"
 
     def __enter__(self) -> "TwinHere":
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self.voices is not None:
-            self.voices.engine.close()
+            self.voices.close()
         self.memory.__exit__(kind, error, trace)
 
 
 def open_twin(settings: Settings) -> TwinHere:
-    """Memory, voice and the twin over them; through another server's voice when `voice.url` is set."""
+    """Memory, voice and the twin over them; through other servers' voices where the settings name some."""
     from bot.twin import Twin
 
     memory = open_memory(settings)
-    voices = None if settings.voice.url else open_voices(settings)
-    for problem in voices.resume() if voices else ():
-        err().print(problem)
+    voices = open_speakers(settings)
     twin = Twin(
         memory.journal,
         memory.recall,
@@ -225,14 +322,14 @@ def open_twin(settings: Settings) -> TwinHere:
     return TwinHere(twin, memory, voices)
 
 
-def voice_of(settings: Settings, voices: "Voices | None") -> "Voice":
-    """The engine of this process, or the server that `voice.url` names."""
-    from infra.voice.client import HttpVoice, LocalVoice
+def voice_of(settings: Settings, voices: "Speakers | None") -> "Voice":
+    """Who speaks for the twin here, or the server that `voice.url` names."""
+    from infra.voice.client import HttpVoice
 
     if voices is not None:
-        return LocalVoice(voices.engine)
-    token = settings.voice.token
-    return HttpVoice(settings.voice.url, model=settings.models.base, token=token.get_secret_value() if token else None)
+        return voices.speaker()
+    model = settings.voice.name or settings.models.base
+    return HttpVoice(settings.voice.url, model=model, token=voice_token(settings))
 
 
 def open_model_reader(settings: Settings, here: TwinHere) -> "ModelReader | None":
@@ -251,7 +348,7 @@ def open_model_reader(settings: Settings, here: TwinHere) -> "ModelReader | None
         voice = HttpVoice(model, model=settings.graph.name, token=token.get_secret_value() if token else None)
 
     def ask(turns: "list[Turn]", schema: dict[str, Any]) -> str:
-        while model == "voice" and here.voices is not None and here.voices.engine.busy:
+        while model == "voice" and here.voices is not None and here.voices.busy:
             time.sleep(IDLE_S)  # members first
         sampling = Sampling(temperature=0, max_tokens=MOST_TOKENS, schema=json.dumps(schema))
         return said_whole(voice, turns, sampling)
@@ -268,7 +365,9 @@ def manner(settings: Settings, journal: "Journal") -> "Manner":
     voice, recall = settings.voice, settings.recall
     sampling = Sampling(temperature=voice.temperature, top_p=voice.top_p, max_tokens=voice.max_tokens)
     threshold = THRESHOLD if recall.threshold is None else recall.threshold
-    return Manner(persona(settings, journal), sampling, recall.limit, recall.budget_tokens, threshold)
+    thinks, shows = voice.reasoning != "off", voice.reasoning == "shown"
+    card = persona(settings, journal)
+    return Manner(card, sampling, recall.limit, recall.budget_tokens, threshold, thinks=thinks, shows_thinking=shows)
 
 
 def silenced(journal: "Journal") -> bool:

@@ -1,17 +1,19 @@
-"""`up` and the parts of it: one process that answers, a worker and a scheduler beside it."""
+"""`up` and the parts of it: the API, a worker, a scheduler and the bots, each started again when it dies."""
 
 import os
 import signal
 import sys
-from contextlib import ExitStack
+import threading
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.cli.bots import configured
-from infra.cli.compose import open_twin, settings_of
+from infra.cli.compose import open_twin, open_voices, settings_of
 from infra.cli.console import err
 from infra.errors import UserMistake
-from infra.processes import Child, Supervisor
+from infra.processes import Child, Supervisor, die_with_parent
 from infra.remote import Remote
 from infra.settings import Settings, child_environment
 
@@ -20,34 +22,90 @@ if TYPE_CHECKING:
 
 # How long a bot may take to finish the replies it has begun.
 REPLIES_S = 25.0
+# How long the API may take to put its index in order.
+ORDER_S = 60.0
 
 
 def up(home: Path | None, *, port: int | None, playground: bool = False) -> None:
-    """Everything, until Ctrl-C: API and page here, worker and scheduler as supervised children."""
+    """Everything, until Ctrl-C, each part a supervised child; where its page plays, the API has to be here."""
+    if playground:
+        play(home, port=port)
+        return
     settings = settings_of(home)
-    with ExitStack() as stack:
-        playing = None
-        if playground:
-            from infra.desk.playground import open_playground
+    refuse_running(settings)
+    # Also where it was started in the background of a shell, which lets SIGINT be ignored there.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda *_: sys.exit(0))
+    api = api_child(settings, port)
+    # Whatever ends this process early, the API then dies with it.
+    answering(settings, api)
+    supervisor = Supervisor([api, *children(settings)], say=err().print)
+    supervisor.open()
+    try:
+        threading.Event().wait()
+    finally:
+        supervisor.close()
 
-            playing = stack.enter_context(open_playground(settings))
-            settings = settings_of(home)
+
+def play(home: Path | None, *, port: int | None) -> None:
+    """The API and the page here, over the playground, with everything else beside."""
+    from infra.desk.playground import open_playground
+
+    with open_playground(settings_of(home)) as playground:
+        settings = settings_of(home)
         supervisor = Supervisor(children(settings), say=err().print)
-        serve_with(settings, port=port, supervisor=supervisor, playground=playing)
+        serve_with(settings, port=port, supervisor=supervisor, playground=playground)
 
 
-def serve(home: Path | None, *, port: int | None) -> None:
+def serve(home: Path | None, *, port: int | None, parent: int | None = None) -> None:
     """The API and the page alone."""
+    if parent is not None:
+        die_with_parent(parent)
     serve_with(settings_of(home), port=port, supervisor=Supervisor([]))
+
+
+def serve_voice(home: Path | None, *, port: int | None) -> None:
+    """The voice alone, for the twins that name this server in `voice.urls`."""
+    from infra.desk.server import make_voice_app, run
+
+    settings = settings_of(home)
+    refuse_running(settings)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with closing(open_voices(settings)) as voices:
+        for problem in voices.resume():
+            err().print(problem)
+        wanted, app = settings.api.port if port is None else port, make_voice_app(settings, voices)
+        run(settings, app, port=wanted, ready=greet_voice, over=lambda: voices.broken)
+
+
+def refuse_running(settings: Settings) -> None:
+    """Raise UserMistake where this installation is served already."""
+    if (running := Remote.find(settings)) is not None:
+        raise UserMistake(f"This twin is running already, at {running.url}.")
+
+
+def api_child(settings: Settings, port: int | None) -> Child:
+    """`serve` as a child that speaks where we do."""
+    arguments = ["-m", "infra.cli.main", "serve", "--home", str(settings.home)]
+    wanted = [] if port is None else ["--port", str(port)]
+    return Child("api", [*arguments, *wanted], log=None, grace_s=ORDER_S)
+
+
+def answering(settings: Settings, api: Child) -> None:
+    """Start the API and wait until it answers. One that cannot even begin has said why, and ends us as it ended."""
+    process = api.start()
+    while Remote.find(settings) is None:
+        if (status := process.poll()) is not None:
+            sys.exit(status)
+        time.sleep(0.05)
 
 
 def serve_with(
     settings: Settings, *, port: int | None, supervisor: Supervisor, playground: "Playground | None" = None
 ) -> None:
-    from infra.desk.server import run
+    from infra.desk.server import make_app, run
 
-    if (running := Remote.find(settings)) is not None:
-        raise UserMistake(f"This twin is running already, at {running.url}.")
+    refuse_running(settings)
     # uvicorn raises a signal again when it has served; without a handler this process would be gone before its children
     # had ended, and they would die with it in the middle of a reply.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -55,13 +113,19 @@ def serve_with(
         supervisor.open()
         try:
             wanted = settings.api.port if port is None else port
-            run(settings, here, port=wanted, ready=greet_at_play if playground else greet, playground=playground)
+            app = make_app(settings, here, playground)
+            greeting = greet_at_play if playground else greet
+            run(settings, app, port=wanted, ready=greeting, over=lambda: here.voices is not None and here.voices.broken)
         finally:
             supervisor.close()
 
 
 def greet(url: str) -> None:
     err().print(f"The twin is up at {url} (Ctrl-C stops it). Talk to it: understudy chat")
+
+
+def greet_voice(url: str) -> None:
+    err().print(f"The voice is up at {url} (Ctrl-C stops it). Name it in voice.urls of the twin that it speaks for.")
 
 
 def greet_at_play(url: str) -> None:

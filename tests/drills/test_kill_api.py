@@ -1,5 +1,6 @@
-"""Kill -9 of the process that answers: while it is taught, and while its voice is swapped; and of who asked for the swap."""
+"""Kill -9 of the process that answers: taught, swapped, amid answers; and of who asked for the swap."""
 
+import asyncio
 import json
 import os
 import random
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +19,15 @@ import pytest
 
 from infra.adapters import GGUF
 from infra.cli.compose import adapter_store, open_journal
+from infra.cli.run import answering, api_child
+from infra.errors import ServiceTrouble
+from infra.processes import Supervisor
+from infra.remote import Remote
 from infra.settings import Settings, child_environment, load_settings
+from infra.voice.chat import Piece, Sampling, Turn
+from infra.voice.client import MovingVoice
 from infra.voice.weights import Weights
+from memory.elsewhere import RecallElsewhere
 from memory.messages import Kind
 from tests.infra.running import lend_weights, understudy
 from tests.weights import write_adapter
@@ -179,3 +187,52 @@ def test_a_worker_killed_while_it_waits_for_the_swap_leaves_a_voice_that_speaks(
             time.sleep(1)  # a swap that had begun is over
 
             assert (store.current() or "") in spoken(url)
+
+
+@contextmanager
+def supervised(settings: Settings) -> Iterator[list[str]]:
+    """The API as `up` keeps it running; what `up` says of it."""
+    said: list[str] = []
+    api = api_child(settings, port=0)
+    supervisor = Supervisor([api], say=said.append)
+    (settings.data_folder / "run" / "api.json").unlink(missing_ok=True)
+    answering(settings, api)
+    supervisor.open()
+    try:
+        yield said
+    finally:
+        supervisor.close()
+
+
+@pytest.mark.timeout(300)
+async def test_whoever_waits_for_a_voice_that_is_killed_is_answered_by_the_next(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has heard something is told that it broke off; who has not, a recall too, asks where it comes back, once."""
+    monkeypatch.setenv("UNDERSTUDY_VOICE__STREAMS", "1")
+    asked = [Turn("user", "Tell me about bread.")]
+    voice = MovingVoice(lambda: Remote.find(settings), model="tiny")
+    memory = RecallElsewhere(lambda: Remote.find(settings))
+
+    async def whole() -> list[Piece]:
+        return [piece async for piece in voice.stream(asked, Sampling(max_tokens=8))]
+
+    with supervised(settings) as said:
+        await asyncio.to_thread(memory.recall, "How warm?")
+        address = settings.data_folder / "run" / "api.json"
+        killed = json.loads(address.read_text(encoding="utf-8"))
+        async with aclosing(voice.stream(asked, Sampling(temperature=1.5, max_tokens=1000, seed=1))) as speaking:
+            await anext(speaking)
+            waiting = asyncio.create_task(whole())
+            while not (await asyncio.to_thread(httpx.get, f"{killed['url']}/readyz")).json()["waiting"]:
+                await asyncio.sleep(0.01)
+            os.kill(killed["pid"], signal.SIGKILL)
+            with pytest.raises(ServiceTrouble, match="broke off"):
+                _ = [piece async for piece in speaking]
+        await asyncio.to_thread(memory.recall, "How warm is the oven?")
+        pieces = await waiting
+        assert json.loads(address.read_text(encoding="utf-8"))["pid"] != killed["pid"]
+
+    assert [piece.finish is not None for piece in pieces].count(True) == 1
+    assert said == ["api ended with status -9; starting it again."]
+    assert not address.exists()

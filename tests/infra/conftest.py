@@ -12,8 +12,15 @@ import psutil
 import pytest
 
 from infra.settings import child_environment
+from infra.voice import calibrate, speed, tuning
+from infra.voice import weights as weights_module
+from infra.voice.speed import Effort
 from infra.voice.weights import Weights
 from tests.infra.running import QA, lend_weights, understudy
+from tests.weights import small_base
+
+TEXT = "面包出炉以后不要马上切开。The oven was older than the house, and every Thursday she lit it before dawn."
+HASTE = Effort(laps=1, read=32, said=2)
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +52,24 @@ def up(twin: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     log.close()
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert not address.exists()
+
+
+@pytest.fixture(scope="session")
+def small() -> Path:
+    """One layer of the packaged base, in a file of its own."""
+    return small_base()
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """Everything is measured on a few words; the last format that is tried is the fastest, so that tests can choose."""
+    (tmp_path / "short.txt").write_text(TEXT, encoding="utf-8")
+    for module in (weights_module, calibrate):
+        monkeypatch.setattr(module, "HELDOUT", tmp_path / "short.txt")
+        monkeypatch.setattr(module, "MOST_LOSS", 1e9)
+    monkeypatch.setattr(weights_module, "EFFORT", HASTE)
+    monkeypatch.setattr(speed, "SHORT", HASTE)
+    monkeypatch.setattr(tuning, "MOST_OTHERS", 1e9)
+    monkeypatch.setattr(weights_module, "LEAST_GAIN", -1e9)
+    monkeypatch.setattr(weights_module, "CANDIDATES", ("Q8_0",))
+    return monkeypatch
