@@ -21,11 +21,18 @@ MakeOutlet = Callable[[Message, Draw], Outlet[Part]]
 
 
 async def ask(
-    community: Community, message: Message, make: MakeOutlet[Part], *, source: Source, language: str = ""
+    community: Community,
+    message: Message,
+    make: MakeOutlet[Part],
+    *,
+    source: Source,
+    language: str = "",
+    space: str = "",
 ) -> Answer:
     """Answer a message that is meant for the twin; what was answered before, or is nobody's to answer, shows nothing.
 
-    `make` gives the outlet for a message, with the function that draws its answer. Raises ServiceTrouble when the
+    `make` gives the outlet for a message, with the function that draws its answer. `space` is the server or group that
+    it was asked in, empty for a private chat. Raises ServiceTrouble when the
     journal or the platform failed for good.
     """
     met = await asyncio.to_thread(community.members.chosen, message.person.key, "met")
@@ -33,7 +40,10 @@ async def ask(
     delivery = Delivery(make(message, draw))
     await delivery.begin()
     try:
-        return await community.twin.answer(message, delivery, source=source, language=language, offers=True)
+        where = f"{message.place.platform}:{space}" if space else ""
+        return await community.twin.answer(
+            message, delivery, source=source, language=language, community=where, offers=True
+        )
     finally:
         await delivery.close()
 

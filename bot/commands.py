@@ -204,9 +204,10 @@ def picture(community: Community, run: Mapping[str, Any]) -> tuple[str, bytes] |
 async def voices(community: Community, caller: Caller, options: Options) -> Screen:
     """Every voice, the one that speaks, and the way back."""
     found = await community.operate(community.operations.voices)
-    on_trial = (found["canary"] or {}).get("version")
+    on_trial, pinned = (found["canary"] or {}).get("version"), {each["version"] for each in found["pinned"]}
     lines = [
-        f"{'▶' if adapter['speaks'] else '🐤' if adapter['version'] == on_trial else '·'} {adapter['version']}: "
+        f"{'▶' if adapter['speaks'] else '🐤' if adapter['version'] == on_trial else '·'}"
+        f"{'📌' if adapter['version'] in pinned else ''} {adapter['version']}: "
         + community.say("voice_passed" if (adapter["verdict"] or {}).get("passed") else "voice_refused", caller)
         for adapter in found["adapters"]
     ]
@@ -266,7 +267,8 @@ def share_of(words: str) -> float:
 def trial_figures(community: Community, caller: Caller, voice: str, judged: Mapping[str, Judged]) -> str:
     """What one voice answered and how that was liked."""
     found = judged.get(voice, Judged())
-    return community.say("canary_figures", caller, voice=voice, answers=found.answers, good=found.good, bad=found.bad)
+    figures = {"answers": found.answers, "failed": found.failed, "good": found.good, "bad": found.bad}
+    return community.say("canary_figures", caller, voice=voice, **figures)
 
 
 def canary_sure(community: Community, caller: Caller, what: str, version: str) -> Screen:

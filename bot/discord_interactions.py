@@ -75,8 +75,8 @@ class Interactions:
             otherwise = ChannelOutlet(channel, message, draw, turn)
             return InteractionOutlet(interaction, draw, turn, private=private, otherwise=otherwise)
 
-        source, language = Source.DISCORD_API, caller.language
-        answer = await asking.ask(self._community, message, outlet, source=source, language=language)
+        said = {"language": caller.language, "space": caller.space}
+        answer = await asking.ask(self._community, message, outlet, source=Source.DISCORD_API, **said)
         if not answer.text:
             with translated():
                 await interaction.delete_original_response()

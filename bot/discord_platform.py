@@ -174,7 +174,8 @@ class DiscordPlatform:
         if value.text:
             # An answer is named after its question as first asked, also when that was edited before it was read.
             question = replace(value, revision=0)
-            await asking.ask(self._community, question, self._outlet, source=Source.DISCORD_API)
+            space = str(message.guild.id) if message.guild else ""
+            await asking.ask(self._community, question, self._outlet, source=Source.DISCORD_API, space=space)
         elif message.attachments or message.stickers:
             writer = writer_of(self._community, message, value)
             await self.send(value.place, self._community.screen("only_text", writer), reply_to=value.id)

@@ -1,4 +1,6 @@
-"""What a platform does by itself, again and again: the creator's cards, members' notices, reports. Safe to repeat.
+"""What a platform does by itself, again and again: the creator's cards, members' notices, reports, ended trials.
+
+Safe to repeat.
 
 Each round shows what is due and journals that it was shown; a crash between the two shows one thing twice, and loses
 nothing.
@@ -12,6 +14,7 @@ from bot import cards
 from bot.community import Community
 from bot.platform import Platform
 from bot.screens import Screen
+from bot.trials import tell_endings
 from bot.wording import language_of, say
 from infra.errors import Busy, ServiceTrouble
 from memory.journal import InboxItem
@@ -31,7 +34,7 @@ Part = Callable[[Community, Platform], Awaitable[None]]
 async def rounds(community: Community, platform: Platform, stopping: asyncio.Event) -> None:
     """Go round until asked to stop. What keeps one part from being shown keeps back no other."""
     async with asyncio.TaskGroup() as parts:
-        for part in (show_cards, tell_members, show_reports):
+        for part in (show_cards, tell_members, show_reports, tell_endings):
             parts.create_task(repeat(part, community, platform, stopping))
 
 
@@ -92,9 +95,11 @@ async def drafted(community: Community, platform: str, item: InboxItem) -> str:
     """The draft for a question, written once; none while the voice cannot be reached."""
     if draft := await asyncio.to_thread(community.members.draft, item.question_id):
         return draft
-    text, voice = await community.twin.draft(item.question, item.place)
+    text, voice, notes = await community.twin.draft(item.question, item.place)
     if text:
-        await community.remember(draft_event(item.question_id, text, voice, platform=platform, at=community.clock()))
+        await community.remember(
+            draft_event(item.question_id, text, voice, notes=notes, platform=platform, at=community.clock())
+        )
     return text
 
 

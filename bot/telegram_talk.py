@@ -123,7 +123,8 @@ class Talk:
         spoken = language_for(message.from_user, self._community.persona.language)
         if said.text:
             language = answering_language(said.text, spoken)
-            await asking.ask(self._community, said, self.outlet, source=source, language=language)
+            space = str(message.chat.id) if is_group(message.chat) else ""
+            await asking.ask(self._community, said, self.outlet, source=source, language=language, space=space)
         elif message.effective_attachment:
             caller = caller_of(self._community, message, manages=False)
             await self._here(caller, self._community.screen("only_text", caller), reply_to=said.id)

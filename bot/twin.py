@@ -16,7 +16,8 @@ from bot.platform import Reply
 from bot.policy import MOST_CHARACTERS, decide
 from bot.wording import language_of, say
 from infra.errors import ServiceTrouble, UserMistake
-from infra.voice.chat import Finish, Sampling, Turn, Voice
+from infra.voice.chat import Audience, Finish, Sampling, Turn, Voice
+from infra.voice.thinking import Shown, visible
 from memory.journal import Journal
 from memory.messages import Answer, Event, Message, Person, Place, Source, name_uuid
 from memory.persona import PersonaCard
@@ -35,13 +36,18 @@ MOST_RATED = 4096
 
 @dataclass(frozen=True)
 class Manner:
-    """How the twin answers: its card, how much it may recall and say, and below which confidence it abstains."""
+    """How the twin answers: its card, how much it may recall and say, and below which confidence it abstains.
+
+    Whether it is asked to think first, and whether members see that. Thinking that comes unasked is never shown.
+    """
 
     persona: PersonaCard
     sampling: Sampling
     notes: int
     budget_tokens: int
     threshold: float
+    thinks: bool = False
+    shows_thinking: bool = False
 
 
 class Twin:
@@ -69,11 +75,19 @@ class Twin:
         return self._manner.persona.language
 
     async def answer(
-        self, message: Message, reply: Reply, *, source: Source, language: str = "", offers: bool = False
+        self,
+        message: Message,
+        reply: Reply,
+        *,
+        source: Source,
+        language: str = "",
+        community: str = "",
+        offers: bool = False,
     ) -> Answer:
         """Answer a message once, however often a platform hands it over, and also when two do so at the same time.
 
-        `language` is the member's, where the platform knows it. A platform that `offers` lets the member decide whether
+        `language` is the member's, where the platform knows it, and `community` the server or group as PLATFORM:ID:
+        either may have a voice of its own. A platform that `offers` lets the member decide whether
         a question goes to the creator's inbox; otherwise it goes there by itself. Returns what was delivered; what the
         policy ignores, and what was answered before, delivers nothing. Raises ServiceTrouble only when the journal or
         the platform fails: a memory or voice that fails becomes a reply that says so.
@@ -86,14 +100,17 @@ class Twin:
         try:
             if (await asyncio.to_thread(self._journal.answer, identity)) is not None:
                 return again
-            return await self._answer(message, reply, source=source, language=language, offers=offers)
+            language = language or language_of(message.text, self._manner.persona.language)
+            audience = Audience(community, language)
+            return await self._answer(message, reply, source=source, audience=audience, offers=offers)
         finally:
             self._answering.discard(identity)
 
-    async def _answer(self, message: Message, reply: Reply, *, source: Source, language: str, offers: bool) -> Answer:
+    async def _answer(
+        self, message: Message, reply: Reply, *, source: Source, audience: Audience, offers: bool
+    ) -> Answer:
         """Decide, journal, recall, render, speak, deliver, journal: the whole path, in this order."""
-        started = time.perf_counter()
-        language = language or language_of(message.text, self._manner.persona.language)
+        started, language = time.perf_counter(), audience.language
 
         # 1 decide
         decision = decide(
@@ -135,53 +152,62 @@ class Twin:
             history=history,
             question=message.text,
             budget_tokens=self._manner.budget_tokens,
+            thinking=self._manner.thinks,
         )
         found = replace(found, prompt_sha256=prompt_sha256(turns))
 
         # 5 speak
         try:
-            spoken = await self._speak(turns, reply, found, conversation=conversation_of(message))
+            spoken = await self._speak(turns, reply, found, conversation=conversation_of(message), audience=audience)
         except (ServiceTrouble, UserMistake) as error:
-            return await self._fail(message, reply, source=source, language=language, reason=str(error))
+            voice = error.voice if isinstance(error, ServiceTrouble) else ""
+            return await self._fail(message, reply, source=source, language=language, reason=str(error), voice=voice)
 
         # 6 deliver and 7 journal
         timings |= {**spoken.timings_ms, "total": since(started)}
         return await self._finish(message, reply, replace(spoken, timings_ms=timings))
 
-    async def _speak(self, turns: Sequence[Turn], reply: Reply, found: Answer, *, conversation: str) -> Answer:
+    async def _speak(
+        self, turns: Sequence[Turn], reply: Reply, found: Answer, *, conversation: str, audience: Audience
+    ) -> Answer:
         """`found` with what the voice says, streamed to the reply. Raises ServiceTrouble when it says nothing.
 
         A voice that breaks off or stalls after its first words leaves what there is: half an answer with its sources
         helps more than an apology.
         """
         said: list[str] = []
+        shown = Shown(thinking=self._manner.thinks and self._manner.shows_thinking)
         finish: Finish | None = None
-        reason = found.reason
-        pieces = self._voice.stream(turns, self._manner.sampling, conversation=conversation)
+        reason, voice = found.reason, ""
+        pieces = self._voice.stream(turns, self._manner.sampling, conversation=conversation, audience=audience)
         try:
             while (piece := await asyncio.wait_for(anext(pieces, None), STALL_S)) is not None:
-                said.append(piece.text)
+                said.append(shown.feed(piece.text))
                 finish = piece.finish or finish
-                if piece.text:
-                    await reply.preview(piece.text)
+                voice = finish.voice if finish else piece.voice or voice
+                if said[-1]:
+                    await reply.preview(said[-1])
         except (ServiceTrouble, TimeoutError) as error:
             reason = f"the voice broke off: {error or 'it stalled'}"
+            voice = error.voice or voice if isinstance(error, ServiceTrouble) else voice
             if not "".join(said).strip():
-                raise ServiceTrouble(reason) from error
+                raise ServiceTrouble(reason, voice=voice) from error
         finally:
             await pieces.aclose()
         text = "".join(said).strip()
         if not text:
-            raise ServiceTrouble("The voice ended without an answer.")
+            raise ServiceTrouble("The voice ended without an answer.", voice=voice)
         if finish is None:
-            return replace(found, text=f"{text}…", reason=reason)
+            return replace(found, text=f"{text}…", reason=reason, voice=voice)
         timings = {"queue": finish.queue_ms, "first_token": finish.first_token_ms}
-        return replace(found, text=text, voice=finish.voice, timings_ms=timings)
+        return replace(found, text=text, voice=voice, timings_ms=timings)
 
-    async def _fail(self, message: Message, reply: Reply, *, source: Source, language: str, reason: str) -> Answer:
-        """Say that something is broken; the question waits in the inbox."""
+    async def _fail(
+        self, message: Message, reply: Reply, *, source: Source, language: str, reason: str, voice: str = ""
+    ) -> Answer:
+        """Say that something is broken; the question waits in the inbox. `voice` is the one that failed, if one did."""
         await self._remember(question_event(message, source))
-        failed = replace(blank(message, "failed", reason), text=say("failed", language))
+        failed = replace(blank(message, "failed", reason), text=say("failed", language), voice=voice)
         return await self._finish(message, reply, failed)
 
     async def _finish(self, message: Message, reply: Reply, answer: Answer) -> Answer:
@@ -200,8 +226,8 @@ class Twin:
         ]
         await self._remember(*(message_event(part, Source.TWIN) for part in parts))
 
-    async def draft(self, question: str, place: Place) -> tuple[str, str]:
-        """What the twin would say to a question that it should not answer alone, and the voice that would.
+    async def draft(self, question: str, place: Place) -> tuple[str, str, tuple[str, ...]]:
+        """What the twin would say to a question that it should not answer alone, the voice that would, and from what.
 
         For the creator's eyes: nothing is journalled. Empty when memory or voice cannot be reached.
         """
@@ -213,11 +239,13 @@ class Twin:
                 history=(),
                 question=question,
                 budget_tokens=self._manner.budget_tokens,
+                thinking=self._manner.thinks,
             )
             pieces = [piece async for piece in self._voice.stream(turns, self._manner.sampling)]
         except (ServiceTrouble, UserMistake):
-            return "", ""
-        return "".join(piece.text for piece in pieces).strip(), pieces[-1].finish.voice if pieces[-1].finish else ""
+            return "", "", ()
+        voice = pieces[-1].finish.voice if pieces[-1].finish else ""
+        return visible("".join(piece.text for piece in pieces)), voice, tuple(note.id for note in notes)
 
     async def _remember(self, *events: Event) -> None:
         await asyncio.to_thread(remember, self._journal, events, creator=self._creator)

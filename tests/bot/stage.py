@@ -19,7 +19,7 @@ from sqlalchemy import Engine, event
 from bot.community import Community
 from bot.twin import Manner, Twin
 from infra.errors import Refused, ServiceTrouble, UserMistake
-from infra.voice.chat import Finish, Piece, Sampling, Turn
+from infra.voice.chat import EVERYBODY, Audience, Finish, Piece, Sampling, Turn
 from memory.encode import Encoder
 from memory.index import Index
 from memory.journal import Journal
@@ -67,16 +67,18 @@ class Script:
     stalls_after: int = -1
     asked: list[Sequence[Turn]] = field(default_factory=list)
     conversations: list[str] = field(default_factory=list)
+    audiences: list[Audience] = field(default_factory=list)
 
     async def stream(
-        self, turns: Sequence[Turn], sampling: Sampling, *, conversation: str = ""
+        self, turns: Sequence[Turn], sampling: Sampling, *, conversation: str = "", audience: Audience = EVERYBODY
     ) -> AsyncGenerator[Piece, None]:
         self.asked.append(turns)
         self.conversations.append(conversation)
+        self.audiences.append(audience)
         pieces = [f"{word} " for word in self.words.split(" ")]
         for number, piece in enumerate(pieces):
             if number == self.breaks_after:
-                raise ServiceTrouble("The voice broke off.")
+                raise ServiceTrouble("The voice broke off.", voice="tiny+test")
             if number == self.stalls_after:
                 await asyncio.sleep(3600)
             if self.pace_s:
@@ -130,7 +132,7 @@ class Backstage:
             {"version": "v1", "speaks": True, "verdict": {"passed": True}},
             {"version": "v0", "speaks": False, "verdict": {"passed": False}},
         ]
-        return {"voice": self.speaks, "previous": "v0", "canary": self.trial, "adapters": adapters}
+        return {"voice": self.speaks, "previous": "v0", "canary": self.trial, "pinned": [], "adapters": adapters}
 
     def start_canary(self, version: str, share: float) -> None:
         self.reach()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.voice.chat import Audience
 from tests.bot.discord_stage import KNOWN, SAYS, UNKNOWN, actions, on_discord
 from tests.bot.stage import Script
 from tests.fakes.discord import DEFAULT, Permission
@@ -18,6 +19,7 @@ async def test_a_mention_is_answered_by_a_reply(tmp_path: Path) -> None:
         assert SAYS in answer.content
         assert answer.reply_to == asked
         assert at.heard(asked) == KNOWN
+        assert at.voice.audiences == [Audience(f"discord:{at.guild}", "en")]
 
 
 async def test_a_direct_message_is_answered(tmp_path: Path) -> None:
@@ -25,6 +27,7 @@ async def test_a_direct_message_is_answered(tmp_path: Path) -> None:
         await at.discord.dm(at.bob, KNOWN)
 
         assert SAYS in (await at.answer(at.discord.dm_channel(at.bob))).content
+        assert at.voice.audiences == [Audience(language="en")]
 
 
 async def test_a_reply_to_the_twin_is_answered_with_what_was_said_before(tmp_path: Path) -> None:
@@ -56,6 +59,7 @@ async def test_the_ask_command_is_answered_for_everybody(tmp_path: Path) -> None
 
         assert SAYS in answer.content
         assert (interaction.deferred, interaction.ephemeral) == (True, False)
+        assert at.voice.audiences == [Audience(f"discord:{at.guild}", "en")]
 
 
 async def test_a_reply_to_the_answer_of_a_command_goes_on_with_it(tmp_path: Path) -> None:

@@ -319,7 +319,7 @@ async def test_a_canary_is_begun_watched_and_promoted(tmp_path: Path) -> None:
         await at.asked(KNOWN)
         await at.pressed(await at.answer(), "up")
         trial = (await at.slash("canary", who=at.ada)).replies[0]
-        assert "tiny+test: 1 answers, 👍 1, 👎 0\ntiny+v0: 0 answers, 👍 0, 👎 0" in trial.content
+        assert "tiny+test: 1 answers (0 failed), 👍 1, 👎 0\ntiny+v0: 0 answers (0 failed), 👍 0, 👎 0" in trial.content
         assert "🐤 v0" in await at.said("voices", who=at.ada)
 
         sure = (await (await at.button(trial, "canary:promote", who=at.ada)).done(20)).replies[0]

@@ -10,7 +10,7 @@ import pytest
 from bot import delivery, twin
 from bot.discord_show import MOST_TEXT, PREVIEW_S
 from infra.errors import ServiceTrouble
-from infra.voice.chat import Piece, Sampling, Turn
+from infra.voice.chat import EVERYBODY, Audience, Piece, Sampling, Turn
 from memory.recall import Recall
 from tests.bot.discord_stage import KNOWN, SAYS, DiscordStage, Permission, actions, on_discord
 from tests.bot.stage import Script
@@ -23,7 +23,7 @@ class Stalling(Script):
     """Says two words and then nothing more."""
 
     async def stream(
-        self, turns: Sequence[Turn], sampling: Sampling, *, conversation: str = ""
+        self, turns: Sequence[Turn], sampling: Sampling, *, conversation: str = "", audience: Audience = EVERYBODY
     ) -> AsyncGenerator[Piece, None]:
         yield Piece("Keep it ")
         yield Piece("at 24")

@@ -7,6 +7,7 @@ import pytest
 
 import bot.telegram_line
 from infra.errors import ServiceTrouble
+from infra.voice.chat import Audience
 from memory.messages import Place, Source
 from tests.bot.stage import Script
 from tests.bot.telegram_stage import ADA, SAYS, UNKNOWN, WARM, Scene, scene
@@ -59,6 +60,7 @@ async def test_a_mention_in_a_group_is_answered_as_a_reply(tmp_path: Path) -> No
         assert SAYS in answer.text
         assert source_of(on, asked, on.group) is Source.TELEGRAM_DIRECT
         assert on.stage.voice.asked[-1][-1].content.endswith(WARM)
+        assert on.stage.voice.audiences == [Audience(f"telegram:{on.group}", "en")]
 
 
 async def test_the_name_is_cut_from_the_question_wherever_it_stands(tmp_path: Path) -> None:
@@ -214,6 +216,7 @@ async def test_a_traditional_reader_is_spoken_to_in_traditional(tmp_path: Path) 
         answer = await on.answered(mei, await on.private("酵母放冰箱能活多久？", user=mei))
 
         assert "出處" in answer.text
+        assert on.stage.voice.audiences == [Audience(language="zh-TW")]
 
 
 # What an answer looks like.

@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from bot.inbox import answer_question
+from memory.journal import Judged
 from memory.messages import Exchange, Kind, Person, Place, Source
 from memory.provenance import may_train
+from memory.remember import remember
+from memory.trial import Ending, Worse, trial_event
 from tests.bot.telegram_stage import ADA, SAYS, UNKNOWN, WARM, Scene, scene
 from tests.fakes.telegram_world import FakeMessage
 
@@ -645,7 +649,9 @@ async def test_a_canary_is_begun_watched_and_promoted(tmp_path: Path) -> None:
 
         await on.press(on.bob, await on.answered(on.bob, await on.private(WARM)), "up:")
         await on.private("/canary", user=ADA)
-        trial = await on.reply(ADA, "tiny+test: 1 answers, 👍 1, 👎 0\ntiny+v0: 0 answers, 👍 0, 👎 0")
+        trial = await on.reply(
+            ADA, "tiny+test: 1 answers (0 failed), 👍 1, 👎 0\ntiny+v0: 0 answers (0 failed), 👍 0, 👎 0"
+        )
         assert on.labels(trial) == ["Promote", "Stop"]
 
         await on.press(ADA, trial, "canary:promote")
@@ -672,6 +678,23 @@ async def test_a_canary_is_stopped_and_an_old_button_means_the_canary_it_stood_u
         await on.press(ADA, second, "stop:")
         await on.telegram.until(lambda: "'v0' is not the canary" in second.text)
         assert on.stage.operations.trial == {"version": "v9"}
+
+
+async def test_ada_is_told_once_why_a_trial_ended_by_itself(tmp_path: Path) -> None:
+    async with scene(tmp_path) as on:
+        now, judged = datetime.now(UTC), Judged()
+        for version, age in (("v1", timedelta()), ("v0", timedelta(days=8))):
+            ending = Ending(version, f"since {version}", now - age, Worse("median", 4_200, 1_000, 40, 300))
+            event = trial_event(ending, reason="slow", canary=judged, current=judged)
+            remember(on.stage.journal, [event], creator=frozenset())
+
+        told = await on.reply(ADA, "ended by itself")
+        assert "of v1 has ended" in told.text
+        assert "took 4.2 s or more to begin, the current voice's 300 took 1.0 s." in told.text
+        await on.stop()
+        on.start()
+        await on.answered(on.bob, await on.private(WARM))
+        assert len([each for each in on.said(ADA) if "ended by itself" in each.text]) == 1
 
 
 async def test_a_canary_is_not_for_members(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ async def test_a_voice_that_breaks_off_leaves_what_there_is(stage: Stage) -> Non
 
     found, _ = await answer(stage, asking(KNOWN))
 
-    assert (found.outcome, found.text) == ("answered", "Keep it at…")
+    assert (found.outcome, found.text, found.voice) == ("answered", "Keep it at…", "tiny+test")
     assert found.notes
 
 
@@ -98,6 +98,14 @@ async def test_a_voice_that_is_down_is_said_and_the_question_kept(stage: Stage) 
     assert found.outcome == "failed"
     assert "went wrong" in heard.answers[0].text
     assert [item.question for item in stage.journal.inbox()] == [KNOWN]
+
+
+async def test_a_voice_that_says_nothing_has_failed(stage: Stage) -> None:
+    stage.voice.words = ""
+
+    found, _ = await answer(stage, asking(KNOWN))
+
+    assert (found.outcome, found.voice) == ("failed", "tiny+test")
 
 
 async def test_a_memory_that_is_down_is_said_and_the_question_kept(
@@ -200,3 +208,33 @@ async def test_an_answer_that_was_written_down_and_not_sent_is_found(stage: Stag
     assert (message.id, lost.outcome) == ("100", "answered")
     await stage.community.twin.show(message, Heard(), lost)
     assert stage.journal.unshown("discord", since=datetime(2026, 1, 1, tzinfo=UTC)) == []
+
+
+async def test_what_it_thinks_is_neither_shown_nor_kept(stage: Stage) -> None:
+    stage.voice.words = "<think> the notes say 24 </think> Keep it at 24 degrees."
+
+    found, heard = await answer(stage, asking(KNOWN))
+
+    assert found.text == "Keep it at 24 degrees."
+    assert "".join(heard.pieces).strip() == "Keep it at 24 degrees."
+    assert [a.text for _, a in stage.journal.conversation(CHANNEL, 1)] == ["Keep it at 24 degrees."]
+
+
+async def test_thinking_is_shown_where_the_settings_ask_for_it(stage: Stage) -> None:
+    twin = stage.community.twin
+    twin._manner = replace(twin._manner, thinks=True, shows_thinking=True)
+    stage.voice.words = "<think> the notes say 24 </think> Keep it at 24 degrees."
+
+    found, _ = await answer(stage, asking(KNOWN))
+
+    assert " ".join(found.text.split()) == "the notes say 24 Keep it at 24 degrees."
+    assert "between <think> and </think>" in stage.voice.asked[-1][0].content
+
+
+async def test_a_voice_that_only_thinks_has_failed(stage: Stage) -> None:
+    stage.voice.words = "<think> the notes say"
+
+    found, heard = await answer(stage, asking(KNOWN))
+
+    assert found.outcome == "failed"
+    assert not heard.pieces
