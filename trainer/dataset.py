@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from infra.errors import Refused, ServiceTrouble
@@ -24,6 +25,9 @@ from memory.codec import encoded, exchange_from, note_from, plain
 from memory.messages import Exchange, Note, Why
 from memory.persona import PersonaCard
 from memory.prompt import estimate_tokens, render, shorten
+from trainer.context import turns as turns_of
+from trainer.coverage import counts
+from trainer.harvest import Kept
 from trainer.scrub import clean, scrub
 
 Given = Literal["own", "others", "none"]
@@ -33,6 +37,8 @@ Format = Literal["alpaca", "sharegpt", "messages"]
 # What memory would hand the model for a question when the exchanges with these ids did not exist.
 RecallFor = Callable[[str, frozenset[str]], Sequence[Note]]
 
+# What the provenance of a teacher's imitation says of its kind; the creator's own rows have none.
+SYNTHETIC = "synthetic"
 # Messages of one place further apart than this are two conversations.
 PAUSE = timedelta(hours=2)
 # Cosine of TF-IDF weighted character 2- to 4-grams above which two questions are nearly the same; see LOG.md.
@@ -68,10 +74,14 @@ class Row:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """An exchange kept from training, with the notes that memory finds for it when it is not in memory itself."""
+    """An exchange kept from training, with the notes that memory finds for it when it is not in memory itself.
+
+    `history` are the turns before the question, where it makes no sense without them.
+    """
 
     exchange: Exchange
     notes: tuple[Note, ...]
+    history: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,10 +97,11 @@ class Plan:
     def aside(self) -> list[Exchange]:
         return [*self.stop, *self.judge]
 
-    def summary(self) -> dict[str, Any]:
-        """What `dataset build --dry-run` shows."""
-        kept = {"train": len(self.train), "validation": len(self.aside), "heldout": len(self.judge)}
-        return {"rows": len(self.train) + len(self.aside), **kept, "excluded": dict(sorted(self.excluded.items()))}
+    def summary(self, *, synthetic: int = 0) -> dict[str, Any]:
+        """What `dataset build --dry-run` shows; `synthetic` of the rows to train on are a teacher's."""
+        train = len(self.train) + synthetic
+        kept = {"train": train, "synthetic": synthetic, "validation": len(self.aside), "heldout": len(self.judge)}
+        return {"rows": train + len(self.aside), **kept, "excluded": dict(sorted(self.excluded.items()))}
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,11 @@ class Dataset:
     def heldout(self) -> list[HeldOut]:
         """What judges an adapter trained on this dataset, oldest first."""
         return [
-            HeldOut(exchange_from(line["exchange"]), tuple(note_from(note) for note in line["notes"]))
+            HeldOut(
+                exchange_from(line["exchange"]),
+                tuple(note_from(note) for note in line["notes"]),
+                tuple(Turn(**turn) for turn in line.get("history", ())),
+            )
             for line in lines_of(self.folder / "heldout.jsonl")
         ]
 
@@ -158,43 +173,71 @@ def build(
     seed: int,
     max_tokens: int = 512,
     notes_tokens: int = 160,
+    kept: Mapping[str, Kept] = MappingProxyType({}),
+    identity: Callable[[int], list[Row]] = lambda train: [],
+    mixed: "Mixing | None" = None,
     **limits: Any,
 ) -> Dataset:
     """Write train.jsonl, validation.jsonl, heldout.jsonl and, last, manifest.json into `folder`.
 
     `limits` are those of `plan`. `recall_for(question, excluded_ids)` gives notes; without it no row has another's
-    note. `notes_tokens` bounds the notes of one prompt. The same input gives the same files, byte for byte.
+    note. `notes_tokens` bounds the notes of one prompt. `kept` is what the harvest knows of exchanges, by id, and
+    `identity` gives the rows that say who speaks, for so many others. What `mixed` gives is trained on beside the real
+    rows, and judges nothing. The same input gives the same files, byte for byte.
 
     Raises Refused when there are too few rows, ServiceTrouble when the folder cannot be written.
     """
     planned = plan(exchanges, max_tokens=max_tokens, **limits)
-    writer = RowWriter(persona, recall_for or (lambda question, excluded: ()), shares, seed, max_tokens, notes_tokens)
+    writer = RowWriter(
+        persona, recall_for or (lambda question, excluded: ()), shares, seed, max_tokens, notes_tokens, kept
+    )
     aside = frozenset(each.id for each in planned.aside)
     train = [writer.row(each, "train", hidden=aside) for each in planned.train]
+    synthetic = mixed(planned, writer) if mixed else []
+    train += synthetic
     stop = [writer.row(each, "stop", hidden=aside) for each in planned.stop]
     judge = [writer.row(each, "judge", hidden=aside) for each in planned.judge]
     heldout = [
-        {"exchange": encoded(each), "notes": [note_to(note) for note in writer.notes(each, hidden=aside)]}
+        {
+            "exchange": encoded(each),
+            "notes": [note_to(note) for note in writer.notes(each, hidden=aside)],
+            "history": [asdict(turn) for turn in writer.history(each, hidden=frozenset())],
+        }
         for each in planned.judge
     ]
+    who = identity(len(train))
+    manifest = {
+        **planned.summary(synthetic=len(synthetic)),
+        "notes": dict(Counter(row.given for row in [*train, *stop, *judge])),
+        "shares": asdict(shares),
+        "sources": dict(Counter(str(each.source) for each in [*planned.train, *planned.aside])),
+        "topics": counts({identity: each.topic for identity, each in kept.items()}, [*planned.train, *planned.aside]),
+        "with_context": sum("context" in row.provenance for row in [*train, *stop, *judge]),
+        "identity": len(who),
+        "persona": persona.version,
+        "seed": seed,
+    }
+    return freeze(folder, [*train, *who], [*stop, *judge], heldout=heldout, manifest=manifest)
+
+
+def freeze(
+    folder: Path,
+    train: Sequence[Row],
+    validation: Sequence[Row] = (),
+    *,
+    heldout: Sequence[Mapping[str, Any]] = (),
+    manifest: Mapping[str, Any],
+) -> Dataset:
+    """Write rows as a finished dataset, under the hash of their content."""
     parts = {
         "train.jsonl": as_lines(row_to(row) for row in train),
-        "validation.jsonl": as_lines(row_to(row) for row in [*stop, *judge]),
+        "validation.jsonl": as_lines(row_to(row) for row in validation),
         "heldout.jsonl": as_lines(heldout),
     }
     for name, text in parts.items():
         write_atomic(folder / name, text)
-    manifest = {
-        "kind": "dataset",
-        "id": hashlib.sha256("\x1f".join(parts.values()).encode()).hexdigest()[:16],
-        **planned.summary(),
-        "notes": dict(Counter(row.given for row in [*train, *stop, *judge])),
-        "shares": asdict(shares),
-        "sources": dict(Counter(str(each.source) for each in [*planned.train, *planned.aside])),
-        "persona": persona.version,
-        "seed": seed,
-    }
-    finish_folder(folder, manifest)
+    named = hashlib.sha256("\x1f".join(parts.values()).encode()).hexdigest()[:16]
+    finish_folder(folder, {"kind": "dataset", "id": named, **manifest})
     return load(folder)
 
 
@@ -216,6 +259,7 @@ class RowWriter:
     seed: int
     max_tokens: int
     notes_tokens: int
+    kept: Mapping[str, Kept] = field(default_factory=dict)
 
     def row(self, exchange: Exchange, use: Use, *, hidden: frozenset[str]) -> Row:
         """The row of `exchange`; `hidden` exchanges never appear in its notes."""
@@ -227,8 +271,30 @@ class RowWriter:
         elif not notes:
             given = "none"
         question = shorten(exchange.question, int(QUESTION_SHARE * self.max_tokens))
-        turns = render(self.persona, notes=notes, history=(), question=question, budget_tokens=self.notes_tokens)
-        return Row(tuple(turns), exchange.answer.strip(), given, use, provenance_of(exchange))
+        # A held-out question may be read after a held-out one, a row to train on may not.
+        history = self.history(exchange, hidden=hidden if use == "train" else frozenset())
+        turns = render(self.persona, notes=notes, history=history, question=question, budget_tokens=self.notes_tokens)
+        return Row(
+            tuple(turns), exchange.answer.strip(), given, use, self.provenance(exchange, read_after=bool(history))
+        )
+
+    def history(self, exchange: Exchange, *, hidden: frozenset[str]) -> tuple[Turn, ...]:
+        """The turns before the question, where it needs them; scrubbed, and none if that cannot be done for sure."""
+        before = self.kept[exchange.id].before if exchange.id in self.kept else None
+        if before is None or before.id in hidden:
+            return ()
+        try:
+            return tuple(replace(turn, content=scrub(turn.content).text) for turn in turns_of(before))
+        except Refused:
+            return ()
+
+    def provenance(self, exchange: Exchange, *, read_after: bool) -> dict[str, Any]:
+        """Where the row came from, and what the harvest knew of it."""
+        found = provenance_of(exchange)
+        if (kept := self.kept.get(exchange.id)) is not None:
+            found |= {"worth": kept.worth.score, "weaknesses": sorted(kept.worth.reasons), "topic": kept.topic}
+            found |= {"context": [kept.before.id]} if kept.before and read_after else {}
+        return found
 
     def draw(self, rng: random.Random) -> Given:
         point = rng.random()
@@ -255,6 +321,15 @@ class RowWriter:
         pair = [own, others[0]]
         rng.shuffle(pair)
         return tuple(pair)
+
+
+# Of a plan and a writer of rows: the imitations that are mixed in.
+Mixing = Callable[[Plan, RowWriter], list[Row]]
+
+
+def is_synthetic(provenance: Mapping[str, Any]) -> bool:
+    """Whether a row is a teacher's imitation; see `imitations.py`."""
+    return provenance.get("kind") == SYNTHETIC
 
 
 def without_repeats(exchanges: Sequence[Exchange]) -> list[Exchange]:
@@ -314,9 +389,7 @@ def apart_from(exchanges: Sequence[Exchange], aside: Sequence[Exchange]) -> list
 
 def closeness(texts: Sequence[str], others: Sequence[str]) -> list[float]:
     """For each of `texts`, the highest cosine to any of `others`, 0 to 1; works without words, so for Chinese too."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
+    vectorizer = grams()
     vectorizer.fit([*texts, *others])
     against = vectorizer.transform(others).T.tocsc()
     nearest: list[float] = []
@@ -325,6 +398,13 @@ def closeness(texts: Sequence[str], others: Sequence[str]) -> list[float]:
         product = vectorizer.transform(texts[start : start + 512]) @ against
         nearest += product.max(axis=1).toarray().ravel().tolist()
     return nearest
+
+
+def grams() -> Any:
+    """What two texts are compared by: a vectorizer of character 2- to 4-grams."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
 
 
 def folded(text: str) -> str:
@@ -395,8 +475,13 @@ def export(folder: Path, form: Format, out: Path, *, split: Literal["train", "va
     """
     rows = load(folder).rows(split)
     shape = {"alpaca": alpaca, "sharegpt": sharegpt, "messages": messages}[form]
-    write_atomic(out, as_lines(shape(row) for row in rows))
+    write_atomic(out, as_lines({**shape(row), **mark(row)} for row in rows))
     return len(rows)
+
+
+def mark(row: Row) -> dict[str, str]:
+    """What says of an exported row that a teacher wrote it, so that no import takes it for the creator's words."""
+    return {"kind": SYNTHETIC} if is_synthetic(row.provenance) else {}
 
 
 def alpaca(row: Row) -> dict[str, Any]:

@@ -6,15 +6,23 @@ whoever holds datasets and adapters finds out by itself, also after a crash or o
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from infra.adapters import CARD, PAGE, AdapterStore
 from infra.errors import UserMistake
-from infra.files import finished
+from infra.files import finished, read_json
 from infra.runs import Runs
 from memory.journal import Journal
+from trainer import oddness
 from trainer.card import without
+from trainer.imitations import forget_imitations, learns_erased, members_of
+from trainer.preference import FILE as OPINIONS
+
+# What a harvest knows of its exchanges, the exchanges before them too.
+KEPT = "kept.json"
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ def follow_forgotten(data_folder: Path, journal: Journal, runs: Runs) -> Followe
     files = sum(path.is_file() for folder in gone for path in folder.rglob("*"))
     for folder in gone:
         shutil.rmtree(folder, ignore_errors=True)
+    files += oddness.follow_forgotten(data_folder, journal) + forget_imitations(data_folder, journal)
     return Followed(tuple(tainted), files)
 
 
@@ -60,19 +69,44 @@ def silence_card(store: AdapterStore, version: str, journal: Journal) -> None:
 
 
 def learned_forgotten(store: AdapterStore, version: str, journal: Journal) -> bool:
-    """Whether an adapter learned from an exchange that was forgotten after its harvest; ours say what they learned."""
+    """Whether an adapter learned from what was forgotten after its harvest; ours say what they learned.
+
+    Most of that are exchanges; imitations may answer members' questions that are none.
+    """
     manifest = store.manifest(version)
-    return not journal.forgotten(after=manifest.get("forgotten", 0)).isdisjoint(manifest.get("examples", ()))
+    forgotten = journal.forgotten(after=manifest.get("forgotten", 0))
+    return not forgotten.isdisjoint(manifest.get("examples", ())) or learns_erased(
+        manifest.get("questions", ()), journal
+    )
 
 
 def holds_forgotten(folder: Path, journal: Journal) -> bool:
-    """Whether a run's folder holds an exchange that was forgotten after its harvest."""
+    """Whether a run's folder holds an exchange that was forgotten after its harvest, or a member's question."""
     manifest = finished(folder / "harvest")
+    if learns_erased(imitated_questions(folder / "dataset"), journal):
+        return True
     forgotten = journal.forgotten(after=manifest["forgotten"]) if manifest else set()
     if not forgotten:
         return False
+    # What the creator and members made of answers has ids of its own; unfinished, it does not say which.
+    built = finished(folder / "dataset") or {"learned": forgotten if (folder / "dataset" / OPINIONS).exists() else ()}
+    if not forgotten.isdisjoint(built.get("learned", ())):
+        return True
     with (folder / "harvest" / "exchanges.jsonl").open(encoding="utf-8") as lines:
-        return any(json.loads(line)["id"] in forgotten for line in lines)
+        if any(json.loads(line)["id"] in forgotten for line in lines):
+            return True
+    kept = folder / "harvest" / KEPT
+    found = read_json(kept).values() if kept.is_file() else ()
+    return any(each["before"] and each["before"]["id"] in forgotten for each in found)
+
+
+def imitated_questions(folder: Path) -> list[Mapping[str, Any]]:
+    """The members' questions that a dataset holds imitations of answers to."""
+    manifest = finished(folder)
+    if not manifest or not manifest.get("synthetic"):
+        return []
+    with (folder / "train.jsonl").open(encoding="utf-8") as lines:
+        return [asked for line in lines for asked in members_of(json.loads(line)["provenance"])]
 
 
 def active(runs: Runs, run_id: str) -> bool:

@@ -80,7 +80,7 @@ def publish(
     write_json(work.folder / "peft" / "weights", {})
     (work.folder / "evals").mkdir(exist_ok=True)
     save_card(card or examined(), work.folder / "evals")
-    described = {"verdict": PASSED, "examples": examples, "forgotten": forgotten}
+    described = {"verdict": PASSED, "base_sha256": "0" * 64, "examples": examples, "forgotten": forgotten}
     adapter = work.folder / "peft" / "weights"
     published(work, store, version, work.folder / "peft", adapter=adapter, described=described)
     return store
