@@ -10,7 +10,7 @@ from collections.abc import Sequence, Set
 
 import numpy as np
 
-from memory.encode import IS_CJK, content_terms
+from memory.terms import IS_CJK, content_terms
 from trainer.card import Interval
 
 WORD = re.compile(r"\w+", re.UNICODE)

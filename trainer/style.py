@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.card import StyleCheck
+
 FOLDS = 5
 
 
@@ -21,6 +23,12 @@ class Style:
     def score(self, answers: Sequence[str]) -> list[float]:
         """For each answer the probability, 0 to 1, that the creator wrote it rather than the base model."""
         return [float(value) for value in self.model.predict_proba(list(answers))[:, 1]]
+
+    def check(self, creator: Sequence[str], base: Sequence[str]) -> StyleCheck:
+        """How well it tells answers that it was not made from: the creator's, and the base's to the same questions."""
+        theirs, its = self.score(creator), self.score(base)
+        right = sum(each >= 0.5 for each in theirs) / len(theirs), sum(each < 0.5 for each in its) / len(its)
+        return StyleCheck(sum(right) / 2, sum(theirs) / len(theirs), sum(its) / len(its))
 
 
 def learn(creator: Sequence[str], others: Sequence[str], *, seed: int) -> Style:
