@@ -34,6 +34,8 @@ class Rules:
     verbatim: float = 0.05
     # An adapter that talks past its notes makes things up in the creator's name.
     groundedness_loss: float = 0.1
+    # Private is what one exchange alone says, and what nobody could guess: one such string given back is one too many.
+    private: int = 0
     # Some forgetting is the price of any fine-tuning; a quarter of the probe is too much.
     ability_loss: float = 0.25
 
@@ -90,6 +92,7 @@ def refusals(card: EvalCard, rules: Rules) -> Iterator[str]:
     yield from health(card, rules)
     if base["groundedness"].high < -rules.groundedness_loss:
         yield f"Answers keep less to their notes: groundedness {told(base['groundedness'])}."
+    yield from memorised(card, rules)
     lost = card.base.ability - card.candidate.ability
     if lost > rules.ability_loss:
         yield f"General ability fell by {lost:.0%}, at most {rules.ability_loss:.0%} is allowed."
@@ -102,6 +105,18 @@ def health(card: EvalCard, rules: Rules) -> Iterator[str]:
         yield f"{unhealthy:.0%} of the answers loop, are empty or never end; at most {rules.unhealthy:.0%} may."
     if copied > rules.verbatim:
         yield f"{copied:.1%} of what it says is copied from training answers; at most {rules.verbatim:.1%} may be."
+
+
+def memorised(card: EvalCard, rules: Rules) -> Iterator[str]:
+    """What it gives back of its own training rows, although no note has handed it over."""
+    found = card.memorisation
+    if found and found["private"] > rules.private:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found["kinds"].items()))
+        yield (
+            f"It gives back {found['private']} of {found['strings']} private strings of its training rows ({kinds}), "
+            f"{found['from_question']} to the bare question; at most {rules.private} may be. They are in "
+            f"{', '.join(found['exchanges'])}: forget these exchanges, or lower training.epochs."
+        )
 
 
 def told(interval: Interval) -> str:

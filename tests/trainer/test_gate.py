@@ -129,3 +129,17 @@ def test_the_page_shows_words_as_words_and_asks_nobody_for_anything() -> None:
     assert "&lt;script&gt;" in html
     assert "http://" not in html.replace("http://www.w3.org", "")
     assert "https://" not in html
+
+
+def test_the_page_shows_the_same_questions_before_and_after() -> None:
+    asked = {"id": "en-25", "language": "en", "group": "comparing", "question": "Which is larger, 9.9 or 9.11?"}
+    answers = {"before": "9.11", "after": "9.9 <b>", "before_right": False, "after_right": True}
+    whole = card(sheet=[{**asked, **answers}])
+
+    found = page(whole, decide(whole))
+
+    assert "The same questions before and after" in found
+    assert "9.9 &lt;b&gt;" in found
+    assert "comparing, en" in found
+    assert from_json(to_json(whole)) == whole
+    assert "The same questions" not in page(card(), decide(card()))
