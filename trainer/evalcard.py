@@ -4,6 +4,7 @@ from importlib.resources import files
 
 from jinja2 import Environment
 
+from trainer.ability import counts
 from trainer.card import MEASURES, EvalCard, Interval
 from trainer.gate import Verdict
 
@@ -29,7 +30,13 @@ def page(card: EvalCard, verdict: Verdict) -> str:
     environment = Environment(autoescape=True, trim_blocks=True)
     template = (files("trainer") / "evalcard.html.jinja").read_text(encoding="utf-8")
     return environment.from_string(template).render(
-        card=card, verdict=verdict, rows=rows(card), shown=shown(card), width=WIDTH, middle=MIDDLE
+        card=card,
+        verdict=verdict,
+        rows=rows(card),
+        shown=shown(card),
+        counts=counts(card.sheet),
+        width=WIDTH,
+        middle=MIDDLE,
     )
 
 

@@ -7,24 +7,26 @@ the served weights through the serving engine: what is measured is what members 
 import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from infra.errors import UserMistake
 from infra.files import read_json, write_atomic, write_json
 from infra.voice.chat import Finish, Sampling, Turn
 from infra.voice.client import LocalVoice
 from infra.voice.engine import Engine
-from infra.voice.score import Scorer
+from infra.voice.score import Recited, Scorer
+from infra.voice.thinking import visible
 from infra.voice.weights import Weights
 from memory.encode import Encoder
 from memory.persona import PersonaCard
 from memory.prompt import render
-from trainer import metrics
-from trainer.ability import PROBE
-from trainer.card import MEASURES, EvalCard, Interval, Item, System, from_json, to_json
-from trainer.dataset import Dataset, HeldOut
+from trainer import judge, memorisation, metrics
+from trainer.ability import Question, compared, counts, probe, sheet
+from trainer.card import MEASURES, EvalCard, Interval, Item, Judged, System, from_json, to_json
+from trainer.dataset import Dataset, HeldOut, Row, is_synthetic
 from trainer.style import Style, learn
 
 STREAMS = 8
@@ -58,20 +60,25 @@ def evaluate(
     folder: Path,
     seed: int,
     threads: int = 2,
+    bench: judge.Bench | None = None,
     on_progress: Tell = lambda done, total, text: None,
 ) -> EvalCard:
     """Measure `adapter` on the dataset's held-out exchanges; writes evalcard.json and evalcard.html into `folder`.
 
-    Raises ServiceTrouble when an adapter cannot be loaded on `weights`.
+    `bench` is a judge that is asked too. Raises ServiceTrouble when an adapter cannot be loaded on `weights`.
     """
     began = time.perf_counter()
     heldout = built.heldout()
     prompts = [prompt(persona, each) for each in heldout]
     adapters = {"base": None, "candidate": adapter, **({"current": current} if current else {})}
     steps = 1 + 2 * len(adapters)
-    learned = built.rows("train")
+    # What says who speaks is nobody's style, and what the creator's manner is, a teacher's imitations must not say.
+    rows = [row for row in built.rows("train") if not is_synthetic(row.provenance)]
+    learned = [row for row in rows if row.provenance["source"] != "identity"]
     answers: dict[str, list[Spoken]] = {}
     abilities: dict[str, float] = {}
+    judged = None
+    asked: dict[str, list[str]] = {}
     engine = Engine(
         weights.path,
         base="base",
@@ -90,17 +97,25 @@ def evaluate(
             on_progress(1 + len(answers), steps, f"asking {name}")
             engine.promote(name if path else None, path)
             answers[name] = speak(engine, prompts, ANSWERING)
-            abilities[name] = ability(engine)
+            asked[name] = answers_on(engine, probe() if name == "current" else sheet(), persona)
+            abilities[name] = ability(probe() if name == "current" else sheet(), asked[name])
+        if bench is not None:
+            on_progress(steps - 1, steps, "asking the judge")
+            judged = before_the_judge(bench, engine, heldout, answers, learned=learned, seed=seed)
     finally:
         engine.close()
     likelihoods: dict[str, list[float]] = {}
+    probed = memorisation.probed(learned, seed=seed)
+    recited: dict[str, list[Recited]] = {}
     for name, path in adapters.items():
         on_progress(1 + len(adapters) + len(likelihoods), steps, f"scoring {name}")
         with Scorer(weights.path, path, threads=threads) as scorer:
             scored = [scorer.answer(turns, each.exchange.answer) for turns, each in zip(prompts, heldout, strict=True)]
+            if name in {"base", "candidate"}:
+                recited[name] = [scorer.recited(memorisation.bare(row), row.answer) for row in probed]
         likelihoods[name] = [each.nll / each.tokens for each in scored]
-    judge = Judge(heldout, style, encoder, [row.answer for row in learned])
-    systems = {name: System(name, judge.items(answers[name], likelihoods[name]), abilities[name]) for name in adapters}
+    ruler = Ruler(heldout, style, encoder, [row.answer for row in learned])
+    systems = {name: System(name, ruler.items(answers[name], likelihoods[name]), abilities[name]) for name in adapters}
     card = EvalCard(
         questions=[each.exchange.question for each in heldout],
         references=[each.exchange.answer for each in heldout],
@@ -115,7 +130,11 @@ def evaluate(
         wall_s=round(time.perf_counter() - began, 1),
         dataset=built.id,
         facts={"train": built.manifest["train"], "base_sha256": weights.sha256},
+        memorisation=memorisation.given_back(probed, learned, base=recited["base"], candidate=recited["candidate"]),
         sources=[[each.exchange.id, *(note.id for note in each.notes)] for each in heldout],
+        style_check=style.check([each.exchange.answer for each in heldout], [each.text for each in answers["base"]]),
+        judged=judged,
+        sheet=compared(asked["base"], asked["candidate"], creator=persona.name),
     )
     save_card(card, folder)
     return card
@@ -157,7 +176,9 @@ def question_rows(path: Path) -> list[dict[str, object]]:
 
 def prompt(persona: PersonaCard, held: HeldOut) -> list[Turn]:
     """What a member's question becomes, exactly as answering renders it."""
-    return render(persona, notes=held.notes, history=(), question=held.exchange.question, budget_tokens=NOTES_TOKENS)
+    return render(
+        persona, notes=held.notes, history=held.history, question=held.exchange.question, budget_tokens=NOTES_TOKENS
+    )
 
 
 def speak(engine: Engine, prompts: Sequence[Sequence[Turn]], sampling: Sampling) -> list[Spoken]:
@@ -170,7 +191,8 @@ def speak(engine: Engine, prompts: Sequence[Sequence[Turn]], sampling: Sampling)
             said += piece.text
             finish = piece.finish or finish
         assert isinstance(finish, Finish)
-        return Spoken(said.strip(), finish.reason == "stop")
+        # As members would hear it.
+        return Spoken(visible(said), finish.reason == "stop")
 
     async def all_of_them() -> list[Spoken]:
         return list(await asyncio.gather(*(one(turns) for turns in prompts)))
@@ -178,14 +200,69 @@ def speak(engine: Engine, prompts: Sequence[Sequence[Turn]], sampling: Sampling)
     return asyncio.run(all_of_them())
 
 
-def ability(engine: Engine) -> float:
-    """The share of the ability probe that the current voice gets right."""
-    said = speak(engine, [[Turn("user", question.text)] for question in PROBE], PROBING)
-    return sum(question.right(each.text) for question, each in zip(PROBE, said, strict=True)) / len(PROBE)
+def answers_on(engine: Engine, questions: Sequence[Question], persona: PersonaCard) -> list[str]:
+    """The current voice's answers to questions of the sheet: the persona's as members ask them, all others bare."""
+
+    def turns(each: Question) -> list[Turn]:
+        if each.group != "identity":
+            return [Turn("user", each.question)]
+        return render(persona, notes=(), history=(), question=each.question, budget_tokens=0)
+
+    return [each.text for each in speak(engine, [turns(each) for each in questions], PROBING)]
+
+
+def ability(questions: Sequence[Question], said: Sequence[str]) -> float:
+    """The share of the ability probe that was answered right."""
+    right = [each.right(answer) for each, answer in zip(questions, said, strict=True) if each.probe]
+    return sum(right) / len(right)
+
+
+def ability_of(engine: Engine, persona: PersonaCard) -> float:
+    """The current voice's share of the ability probe."""
+    return ability(probe(), answers_on(engine, probe(), persona))
+
+
+def sheet_of(weights: Weights, adapter: Path, *, persona: PersonaCard) -> dict[str, Any]:
+    """The whole sheet, asked of the bare base and of an adapter on it."""
+    engine = Engine(weights.path, base="base", base_sha256=weights.sha256, streams=STREAMS, waiting=len(sheet()))
+    try:
+        before = answers_on(engine, sheet(), persona)
+        engine.promote("adapter", adapter)
+        after = answers_on(engine, sheet(), persona)
+    finally:
+        engine.close()
+    answers = compared(before, after, creator=persona.name)
+    return {"counts": counts(answers), "answers": answers}
+
+
+def before_the_judge(
+    bench: judge.Bench,
+    engine: Engine,
+    heldout: Sequence[HeldOut],
+    answers: Mapping[str, Sequence[Spoken]],
+    *,
+    learned: Sequence[Row],
+    seed: int,
+) -> Judged:
+    """What the judge makes of the creator's answers, the candidate's and the base's."""
+    if bench.ask is None:
+        engine.promote(None, None)
+    contestants = {
+        judge.CREATOR: [each.exchange.answer for each in heldout],
+        **{name: [each.text for each in answers[name]] for name in (judge.CANDIDATE, judge.BASE)},
+    }
+    return judge.judged(
+        [each.exchange.question for each in heldout],
+        contestants,
+        [row.answer for row in learned[-judge.SAMPLES :]],
+        bench=bench,
+        ask=bench.ask or judge.asking(LocalVoice(engine)),
+        seed=seed,
+    )
 
 
 @dataclass(frozen=True)
-class Judge:
+class Ruler:
     """What answers are measured against."""
 
     heldout: Sequence[HeldOut]
