@@ -6,7 +6,7 @@ A preset is data. What is left open in `understudy.toml` comes from here; `custo
 from dataclasses import dataclass
 from typing import Literal
 
-PresetName = Literal["tiny", "cpu", "persona-3b", "custom"]
+PresetName = Literal["tiny", "cpu", "persona-3b", "gpu-8gb", "gpu-16gb", "gpu-24gb", "gpu-80gb", "custom"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,11 @@ class Preset:
 
     `trainable` is a hub name or folder that training loads; empty means the served GGUF itself, dequantised, so that
     an adapter is trained against exactly the weights it will be served on. `embedder` likewise is `package:NAME`,
-    `hub:REPO` or a folder. `tokens` is the most tokens one retraining reads.
+    `hub:REPO` or a folder. `tokens` is the most tokens one retraining reads. `rank` is raised to 32 where there is more
+    to learn than it can hold, unless `[training]` names one.
+
+    A step learns from `batch` x `accumulate` rows. `four_bit` (QLoRA) and `checkpointing`, which computes a layer again
+    instead of keeping it, count on a GPU only.
     """
 
     base: str
@@ -28,6 +32,10 @@ class Preset:
     epochs: int
     max_length: int
     tokens: int
+    batch: int = 4
+    accumulate: int = 1
+    four_bit: bool = False
+    checkpointing: bool = True
 
 
 PRESETS: dict[PresetName, Preset] = {
@@ -62,9 +70,76 @@ PRESETS: dict[PresetName, Preset] = {
         embedder="hub:sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
         rank=32,
         alpha=32,
-        learning_rate=2e-4,
+        learning_rate=5e-4,
         epochs=2,
         max_length=1024,
         tokens=10_000_000,
     ),
+    "gpu-8gb": Preset(
+        base="qwen2.5-3b-instruct",
+        gguf="hub:Qwen/Qwen2.5-3B-Instruct-GGUF/qwen2.5-3b-instruct-q4_k_m.gguf",
+        trainable="hub:Qwen/Qwen2.5-3B-Instruct",
+        embedder="hub:sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+        rank=16,
+        alpha=32,
+        learning_rate=5e-4,
+        epochs=2,
+        max_length=1024,
+        tokens=5_000_000,
+        batch=2,
+        accumulate=4,
+        four_bit=True,
+        checkpointing=True,
+    ),
+    "gpu-16gb": Preset(
+        base="qwen2.5-7b-instruct",
+        gguf="hub:bartowski/Qwen2.5-7B-Instruct-GGUF/Qwen2.5-7B-Instruct-Q4_K_M.gguf",
+        trainable="hub:Qwen/Qwen2.5-7B-Instruct",
+        embedder="hub:sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+        rank=16,
+        alpha=32,
+        learning_rate=5e-4,
+        epochs=2,
+        max_length=2048,
+        tokens=10_000_000,
+        batch=2,
+        accumulate=4,
+        four_bit=True,
+        checkpointing=True,
+    ),
+    "gpu-24gb": Preset(
+        base="qwen2.5-7b-instruct",
+        gguf="hub:bartowski/Qwen2.5-7B-Instruct-GGUF/Qwen2.5-7B-Instruct-Q4_K_M.gguf",
+        trainable="hub:Qwen/Qwen2.5-7B-Instruct",
+        embedder="hub:sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+        rank=16,
+        alpha=32,
+        learning_rate=5e-4,
+        epochs=2,
+        max_length=2048,
+        tokens=10_000_000,
+        batch=2,
+        accumulate=4,
+        four_bit=False,
+        checkpointing=True,
+    ),
+    "gpu-80gb": Preset(
+        base="qwen2.5-14b-instruct",
+        gguf="hub:bartowski/Qwen2.5-14B-Instruct-GGUF/Qwen2.5-14B-Instruct-Q4_K_M.gguf",
+        trainable="hub:Qwen/Qwen2.5-14B-Instruct",
+        embedder="hub:sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+        rank=16,
+        alpha=32,
+        learning_rate=5e-4,
+        epochs=2,
+        max_length=2048,
+        tokens=30_000_000,
+        batch=8,
+        accumulate=1,
+        four_bit=False,
+        checkpointing=True,
+    ),
 }
+
+# Which preset suits a card of so many GB. trainer/estimate.py calculates what each takes; none was measured on a GPU.
+CARDS: dict[int, PresetName] = {8: "gpu-8gb", 16: "gpu-16gb", 24: "gpu-24gb", 80: "gpu-80gb"}

@@ -1,12 +1,12 @@
-"""LoRA: a dataset becomes a PEFT adapter for exactly the weights that are served. The only owner of trl and unsloth.
+"""LoRA: a dataset becomes a PEFT adapter for exactly the weights that are served. The only owner of trl.
 
 Tokens come from the served GGUF through `infra/voice/llama.py`, so training and serving read the same ids. The loss is
 on the answer and its end of turn. The order of all rows is fixed before the first step, so that a killed run goes on
 from its last whole checkpoint with the row it would have had next. Runs in a process of its own (`train.py`); imports
 torch only inside functions. Judges nothing (`evals.py`) and writes no GGUF (`gguf.py`).
 
-On a CUDA machine with unsloth installed and a base from a hub or folder, unsloth's model is trained instead; that path
-is unmeasured, since no machine of ours had both.
+Which trainer runs, and why no faster one, is decided in `gpu.py` and said in the report. What it will take is said
+before the first step (`estimate.py`). One of several processes, each with a GPU, runs the same code (`ranks.py`).
 """
 
 import errno
@@ -22,18 +22,20 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from infra.errors import Refused, ServiceTrouble, UserMistake
 from infra.files import finish_folder, finished, verify_folder
 from infra.voice.llama import Model
+from trainer import estimate, gpu, together
 from trainer.dataset import Row, load
 
 Stopped = Literal["finished", "no longer improving", "time", "asked"]
+# What a step can end with, the last that any process has counting for all.
+REASONS: tuple[Stopped, ...] = ("finished", "time", "asked")
 
 # Evaluations, and with them checkpoints, in one run; and how many may pass without a better one.
 LOOKS = 8
@@ -44,6 +46,8 @@ MOST_STEPS_BETWEEN = 200
 STOP_ROWS = 48
 # Rows of similar length are picked out of this many batches at a time.
 BUCKET = 8
+# Going forward and back takes about so many times as long as going forward alone.
+FORWARD_SHARE = 3
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ class TrainingBudget:
     """What one training may cost and how it learns. 0 means no bound for `max_tokens_trained` and `max_seconds`.
 
     Tokens are those of whole rows, prompt and answer. The defaults suit the packaged 135M model; LOG.md says
-    which of them were measured.
+    which of them were measured. `four_bit` and `checkpointing` count on CUDA only. Of the rows a `share` is read, drawn
+    by the seed, the smaller inside the larger: what a search tries.
     """
 
     epochs: int = 2
@@ -63,6 +68,10 @@ class TrainingBudget:
     batch: int = 4
     accumulate: int = 1
     max_length: int = 512
+    four_bit: bool = False
+    checkpointing: bool = True
+    trainer: Literal["auto", "trl"] = "auto"
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,8 @@ class TrainReport:
     """What a training did. `peft` is None when it was asked to stop: it can be continued by calling `train` again.
 
     `validation` holds (step, nats per answer token) in order, step 0 being the bare base; the adapter kept is that of
-    `best_step`. Memory in MiB (of the GPU where there is one), time in seconds over all attempts.
+    `best_step`. Memory in MiB (of the GPU where there is one), time in seconds over all attempts. `means` says which
+    trainer ran and why; `expected` is the estimate that was made before the first step.
     """
 
     peft: Path | None
@@ -98,6 +108,8 @@ class TrainReport:
     wall_s: float
     peak_memory_mib: int
     hyperparameters: dict[str, Any]
+    means: str = ""
+    expected: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,11 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Job:
-    """A training, decided before its first step. `order` are indices into `rows`, every epoch written out."""
+    """A training, decided before its first step. `order` are indices into `rows`, every epoch written out.
+
+    `ranks` processes take its batches in turn; `batch` and `accumulate` are those of each, so that a step still learns
+    from the same rows.
+    """
 
     rows: list[Tokens]
     stop: list[Tokens]
@@ -120,10 +136,25 @@ class Job:
     seed: int
     budget: TrainingBudget
     fingerprint: str
+    ranks: int = 1
+    looks: int = LOOKS
+    start: Path | None = None
+
+    @property
+    def batch(self) -> int:
+        return gpu.shared_out(self.budget.batch, self.budget.accumulate, self.ranks)[0]
+
+    @property
+    def accumulate(self) -> int:
+        return gpu.shared_out(self.budget.batch, self.budget.accumulate, self.ranks)[1]
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.batch * self.accumulate * self.ranks
 
     @property
     def steps(self) -> int:
-        return math.ceil(len(self.order) / (self.budget.batch * self.budget.accumulate))
+        return math.ceil(len(self.order) / self.rows_per_step)
 
 
 @dataclass
@@ -136,6 +167,7 @@ class Watch:
     spent_s: float
     began: float = field(default_factory=time.monotonic)
     loss: float = math.nan
+    rate: float | None = None
     stopped: Stopped = "finished"
     validation: list[tuple[int, float]] = field(default_factory=list)
 
@@ -149,11 +181,14 @@ class Watch:
             self.stopped = "asked"
         elif budget.max_seconds and self.seconds() > budget.max_seconds:
             self.stopped = "time"
+        if self.job.ranks > 1:
+            # Whoever stops alone leaves the others waiting for its gradient.
+            self.stopped = together.agreed(self.stopped, REASONS)
         if self.stopped != "finished":
             control.should_training_stop = True
         last = state.global_step >= state.max_steps or self.stopped == "time"
         if last or state.global_step % args.eval_steps == 0:
-            control.should_evaluate = control.should_save = True
+            control.should_evaluate, control.should_save = bool(self.job.stop), True
         self._report(state)
 
     def on_log(self, args: Any, state: Any, control: Any, *, logs: dict[str, float], **rest: Any) -> None:
@@ -173,8 +208,14 @@ class Watch:
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """A checkpoint without its manifest, because the process was killed while writing it, does not exist."""
+        if self.job.ranks > 1:
+            # Each process writes the state of its own random numbers into it.
+            together.all_here()
+        if not state.is_world_process_zero:
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         manifest = {"fingerprint": self.job.fingerprint, "seconds": self.seconds(), "validation": self.validation}
+        manifest["rate"] = self.rate
         finish_folder(folder, manifest)
 
     def _report(self, state: Any) -> None:
@@ -199,29 +240,46 @@ def train(
     trainable: str = "",
     budget: TrainingBudget,
     seed: int,
+    start: Path | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
+    on_start: Callable[[str], None] = lambda sentence: None,
+    ranks: int = 1,
+    main: bool = True,
 ) -> TrainReport:
     """Train an adapter on a finished dataset into `out`/peft, or go on where a killed attempt left off.
 
     `base_gguf` is the served file; `trainable` a hub name (`hub:` may stand before it) or folder whose weights are
-    trained, empty for the GGUF's own, dequantised. Same input, seed and machine: same adapter. Repeating a finished
-    training returns its report.
+    trained, empty for the GGUF's own, dequantised. `start` is a PEFT folder of the same rank to go on from; without it
+    the adapter is new. Same input, seed and machine: same adapter. Repeating a finished training returns its report.
+    `on_start` is told before the first step which trainer runs and what it will take.
 
-    Raises Refused when no row fits, ServiceTrouble when the disk is full, memory does not suffice or the loss diverges,
-    UserMistake when `trainable` cannot be loaded.
+    With `ranks` this is one of so many processes on the same folder, and only `main` writes into it; see `ranks.py`.
+
+    Raises Refused when no row fits or memory cannot suffice, ServiceTrouble when the disk is full, memory ran out or
+    the loss diverges, UserMistake when `trainable` cannot be loaded.
     """
     done = finished(out)
     if done is not None:
         return report_from(done["report"], out)
     out.mkdir(parents=True, exist_ok=True)
-    job = prepare(dataset_folder, base_gguf, trainable, budget=budget, seed=seed)
+    job = warm(prepare(dataset_folder, base_gguf, trainable, budget=budget, seed=seed, ranks=ranks), start)
+    expected = foreseen(job, base_gguf, trainable)
+    estimate.refuse_what_cannot_fit(expected)
     checkpoint = last_whole(out / "checkpoints", job.fingerprint)
     with troubles(out):
         report = run(
-            job, out, base_gguf, trainable, checkpoint=checkpoint, on_progress=on_progress, should_stop=should_stop
+            job,
+            out,
+            base_gguf,
+            trainable,
+            checkpoint=checkpoint,
+            expected=expected,
+            on_progress=on_progress,
+            should_stop=should_stop,
+            on_start=on_start,
         )
-    if report.peft is not None:
+    if report.peft is not None and main:
         shutil.rmtree(out / "checkpoints")
         finish_folder(out, {"kind": "lora", "report": {**asdict(report), "peft": report.peft.name}})
     return report
@@ -233,7 +291,26 @@ def report_from(found: dict[str, Any], out: Path) -> TrainReport:
     return TrainReport(**{**found, "peft": out / found["peft"], "validation": validation})
 
 
-def prepare(dataset_folder: Path, base_gguf: Path, trainable: str, *, budget: TrainingBudget, seed: int) -> Job:
+def means_for(trainable: str, budget: TrainingBudget) -> gpu.Means:
+    """Which trainer runs here, and why."""
+    return gpu.means(gpu.Found.here(), trainable=trainable, four_bit=budget.four_bit, plain=budget.trainer == "trl")
+
+
+def foreseen(job: Job, base_gguf: Path, trainable: str) -> estimate.Estimate:
+    """What this training is expected to take on this machine; its rate is measured once the model is there."""
+    here = means_for(trainable, job.budget)
+    return estimate.foresee(
+        estimate.shape_of(base_gguf),
+        job,
+        device=here.device,
+        half=best_precision() == "bf16",
+        free_mib=estimate.available(here.device),
+    )
+
+
+def prepare(
+    dataset_folder: Path, base_gguf: Path, trainable: str, *, budget: TrainingBudget, seed: int, ranks: int = 1
+) -> Job:
     """Tokenise a dataset and fix the order of its rows. Raises Refused when none is short enough."""
     dataset = load(dataset_folder)
     model = Model(base_gguf)
@@ -248,18 +325,35 @@ def prepare(dataset_folder: Path, base_gguf: Path, trainable: str, *, budget: Tr
         raise Refused(
             f"None of {len(rows)} rows is at most {budget.max_length} tokens long; raise training.max_length."
         )
+    left_out = len(rows) - len(fit)
+    # A seed's sample of fewer is the beginning of its sample of more.
+    fit = random.Random(seed).sample(fit, len(fit))[: math.ceil(budget.share * len(fit))] if budget.share < 1 else fit  # noqa: S311
     watched = sorted((row for row in stop if len(row.ids) <= budget.max_length), key=lambda row: len(row.ids))
-    facts = json.dumps([dataset.id, base_gguf.name, base_gguf.stat().st_size, trainable, asdict(budget), seed])
-    return Job(
+    facts = json.dumps([dataset.id, base_gguf.name, base_gguf.stat().st_size, trainable, asdict(budget), seed, ranks])
+    job = Job(
         rows=fit,
         stop=sorted(random.Random(seed).sample(watched, min(len(watched), STOP_ROWS)), key=lambda row: len(row.ids)),  # noqa: S311
         order=order([len(row.ids) for row in fit], budget=budget, seed=seed),
-        left_out=len(rows) - len(fit),
+        left_out=left_out,
         pad=pad,
         seed=seed,
         budget=budget,
         fingerprint=hashlib.sha256(facts.encode()).hexdigest()[:16],
+        ranks=ranks,
     )
+    if ranks == 1:
+        return job
+    # Processes go in step: a last batch that not all of them have would be filled up with rows seen already.
+    whole = [len(rows) - len(rows) % (job.batch * ranks) or len(rows) for rows in (job.order, job.stop)]
+    return replace(job, order=job.order[: whole[0]], stop=job.stop[: whole[1]])
+
+
+def warm(job: Job, start: Path | None) -> Job:
+    """The job as one that goes on from an adapter; the same where there is none."""
+    if start is None:
+        return job
+    weights = hashlib.sha256((start / "adapter_model.safetensors").read_bytes()).hexdigest()
+    return replace(job, start=start, fingerprint=hashlib.sha256((job.fingerprint + weights).encode()).hexdigest()[:16])
 
 
 def tokens_of(model: Model, row: Row) -> Tokens:
@@ -298,7 +392,7 @@ def order(lengths: Sequence[int], *, budget: TrainingBudget, seed: int) -> list[
 
 def tokens_in(job: Job, steps: int) -> int:
     """Tokens read in the first `steps` steps."""
-    return sum(len(job.rows[row].ids) for row in job.order[: steps * job.budget.batch * job.budget.accumulate])
+    return sum(len(job.rows[row].ids) for row in job.order[: steps * job.rows_per_step])
 
 
 def last_whole(folder: Path, fingerprint: str) -> Path | None:
@@ -327,7 +421,7 @@ def troubles(out: Path) -> Iterator[None]:
         text = str(error)
         if re.search(r"out of memory|can't allocate memory|not enough memory", text):
             raise ServiceTrouble(
-                "Training ran out of memory; lower training.max_length or choose a smaller base."
+                "Training ran out of memory; lower training.batch or training.max_length, or choose a smaller base."
             ) from error
         full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
         if full or re.search(
@@ -344,8 +438,10 @@ def run(
     trainable: str,
     *,
     checkpoint: Path | None,
+    expected: estimate.Estimate,
     on_progress: Callable[[Progress], None],
     should_stop: Callable[[], bool],
+    on_start: Callable[[str], None],
 ) -> TrainReport:
     """Load, train and save. The model is gone when this returns."""
     before = finished(checkpoint) if checkpoint else None
@@ -353,14 +449,23 @@ def run(
     watch.validation += [tuple(look) for look in before["validation"]] if before else []
     model, peft_config, precision = make_model(base_gguf, trainable, job)
     trainer = make_trainer(model, peft_config, job, out, watch=watch, precision=precision)
+    if job.ranks > 1:
+        together.all_on_one_cpu(trainer)
+    here = means_for(trainable, job.budget)
+    expected = replace(expected, rate=before["rate"] if before else warmed_up(trainer, job))
+    watch.rate = expected.rate
+    on_start(f"{here}. {expected}")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     steps = int(trainer.state.global_step)
     stopped = watch.stopped
     if stopped == "finished" and steps < job.steps:
         stopped = "no longer improving"
     peft = None if stopped == "asked" else out / "peft"
-    if peft is not None:
+    if peft is not None and trainer.is_world_process_zero():
         save(trainer.model, peft, base_gguf)
+    if job.ranks > 1:
+        # The first removes the checkpoints next, of which the others may still be loading the best.
+        together.all_here()
     return TrainReport(
         peft=peft,
         stopped=stopped,
@@ -375,25 +480,66 @@ def run(
         wall_s=round(watch.seconds(), 1),
         peak_memory_mib=peak_memory_mib(),
         hyperparameters={**asdict(job.budget), "seed": job.seed},
+        means=str(here),
+        expected=expected.document(),
     )
+
+
+def warmed_up(trainer: Any, job: Job) -> float:
+    """Tokens per second of this very training here: its middle batch once to warm up and once against the clock.
+
+    Nothing is learned from it. Looks at what decides when to stop are counted by what going back costs twice as much.
+    """
+    middle = len(job.order) // 2
+    rows = list(range(middle, min(middle + job.batch, len(job.order)))) or [0]
+    batch = trainer.data_collator([trainer.train_dataset[row] for row in rows])
+    trainer.model.train()
+    began = time.monotonic()
+    for _ in range(2):
+        began = time.monotonic()
+        with trainer.accelerator.autocast():
+            trainer.compute_loss(trainer.model, trainer._prepare_inputs(dict(batch))).backward()
+        trainer.model.zero_grad(set_to_none=True)
+    read = sum(len(job.rows[job.order[row]].ids) for row in rows)
+    looks = sum(len(row.ids) for row in job.stop) * (min(job.steps, job.looks) + 1) / FORWARD_SHARE
+    learned = tokens_in(job, job.steps)
+    return round(job.ranks * read / (time.monotonic() - began) * learned / (learned + looks), 1)
 
 
 def make_model(base_gguf: Path, trainable: str, job: Job) -> tuple[Any, Any, str]:
     """(model, LoRA config or None when the model has its adapter already, precision)."""
     import torch
 
-    precision = best_precision()
-    if trainable and torch.cuda.is_available() and find_spec("unsloth"):
-        return unsloth_model(trainable, job), None, precision
+    precision, budget = best_precision(), job.budget
+    here = means_for(trainable, budget)
+    # unsloth makes its own new adapter; going on from one is PEFT's affair.
+    if here.trainer == "unsloth" and job.start is None:
+        model = gpu.unsloth_model(
+            trainable,
+            max_length=budget.max_length,
+            four_bit=here.four_bit,
+            rank=budget.rank,
+            alpha=budget.alpha,
+            seed=job.seed,
+            checkpointing=budget.checkpointing,
+        )
+        return model, None, precision
     from transformers import set_seed
 
     quiet()
     # TRL makes the adapter before it sets its own seed.
     set_seed(job.seed)
-    model = load_base(base_gguf, trainable)
-    if precision == "bf16":
-        halve(model)
-    return model, lora_config(job.budget), precision
+    if here.device == "cuda" and trainable:
+        model = gpu.hub_model(trainable, here=here, bf16=precision == "bf16", device=torch.cuda.current_device())
+    else:
+        model = load_base(base_gguf, trainable)
+        if precision == "bf16":
+            halve(model)
+    if job.start is None:
+        return model, lora_config(budget), precision
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(job.start), is_trainable=True), None, precision
 
 
 def load_base(base_gguf: Path, trainable: str = "") -> Any:
@@ -449,25 +595,6 @@ def lora_config(budget: TrainingBudget) -> Any:
     )
 
 
-def unsloth_model(trainable: str, job: Job) -> Any:
-    """The same adapter on unsloth's patched model, in 16 bit: an adapter trained on 4-bit weights fits no other."""
-    # unsloth patches transformers and trl, so nothing may have imported them before.
-    from unsloth import FastLanguageModel
-
-    model, _ = FastLanguageModel.from_pretrained(
-        trainable.removeprefix("hub:"), max_seq_length=job.budget.max_length, load_in_4bit=False
-    )
-    projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    return FastLanguageModel.get_peft_model(
-        model,
-        r=job.budget.rank,
-        lora_alpha=job.budget.alpha,
-        lora_dropout=0,
-        target_modules=projections,
-        random_state=job.seed,
-    )
-
-
 def best_precision() -> Literal["bf16", "fp32"]:
     """bf16 where it is faster: on GPUs that have it, and on CPUs with AMX.
 
@@ -507,7 +634,7 @@ def make_trainer(model: Any, peft_config: Any, job: Job, out: Path, *, watch: Wa
     callbacks = [callback, *([EarlyStoppingCallback(PATIENCE)] if job.stop else [])]
     trainer = SFTTrainer(
         model,
-        args=arguments(job, out, precision=precision, resumed=watch.spent_s > 0),
+        args=arguments(job, out, precision=precision, resumed=watch.spent_s > 0, apart=laid_apart(model)),
         train_dataset=as_table([job.rows[row] for row in job.order]),
         eval_dataset=as_table(job.stop) if job.stop else None,
         processing_class=padding(job.pad),
@@ -518,19 +645,22 @@ def make_trainer(model: Any, peft_config: Any, job: Job, out: Path, *, watch: Wa
     return trainer
 
 
-def arguments(job: Job, out: Path, *, precision: str, resumed: bool) -> Any:
-    """TRL's settings. Its head is computed for answer tokens only (`chunked_nll`), which is its default."""
+def arguments(job: Job, out: Path, *, precision: str, resumed: bool, apart: bool = False) -> Any:
+    """TRL's settings. Its head is computed for answer tokens only (`chunked_nll`), which is its default.
+
+    `apart`: rows lie end to end without padding, which only flash attention keeps apart (PyTorch's own does not).
+    """
     import torch
     from trl import SFTConfig
 
-    every = min(max(1, math.ceil(job.steps / LOOKS)), MOST_STEPS_BETWEEN)
+    every = min(max(1, math.ceil(job.steps / job.looks)), MOST_STEPS_BETWEEN)
     on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     return SFTConfig(
         output_dir=str(out / "checkpoints"),
         max_steps=job.steps,
-        per_device_train_batch_size=job.budget.batch,
-        gradient_accumulation_steps=job.budget.accumulate,
-        per_device_eval_batch_size=job.budget.batch,
+        per_device_train_batch_size=job.batch,
+        gradient_accumulation_steps=job.accumulate,
+        per_device_eval_batch_size=job.batch,
         learning_rate=job.budget.lr,
         lr_scheduler_type="linear",
         warmup_steps=min(10, job.steps // 10),
@@ -540,11 +670,13 @@ def arguments(job: Job, out: Path, *, precision: str, resumed: bool) -> Any:
         train_sampling_strategy="sequential",
         max_length=None,
         packing=False,
+        padding_free=apart,
         bf16=precision == "bf16",
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         # A fifth slower with it, and memory is not what a small base lacks.
-        gradient_checkpointing=not on_cpu,
+        gradient_checkpointing=job.budget.checkpointing and not on_cpu,
+        ddp_find_unused_parameters=False if job.ranks > 1 else None,
         eval_strategy="steps" if job.stop else "no",
         eval_steps=every,
         # What the bare base scores is known when going on.
@@ -562,6 +694,11 @@ def arguments(job: Job, out: Path, *, precision: str, resumed: bool) -> Any:
         disable_tqdm=True,
         report_to="none",
     )
+
+
+def laid_apart(model: Any) -> bool:
+    """Whether the model's attention keeps rows apart that lie end to end."""
+    return getattr(getattr(model, "config", None), "_attn_implementation", "") == "flash_attention_2"
 
 
 def as_table(rows: Sequence[Tokens]) -> Any:

@@ -17,6 +17,7 @@ from infra.processes import die_with_parent
 from infra.runs import Run, Runs, Superseded
 from infra.settings import load_settings, offline_unless_hub
 from memory.journal import Journal
+from trainer import gpu
 from trainer.cycle import Cancelled, Work, run_cycle
 from trainer.frozen import follow_forgotten
 from trainer.supervise import STOPPED
@@ -36,6 +37,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.set())
     settings = load_settings(given.home)
     offline_unless_hub(settings)
+    gpu.load_unsloth_first(
+        gpu.Found.here(), trainable=settings.models.trainable, plain=settings.training.trainer == "trl"
+    )
     journal = Journal.open(settings.journal_url)
     runs = Runs(journal.engine)
     run = runs.get(given.run)

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from infra.settings import offline
 from infra.voice.weights import source_of
 from memory.persona import PersonaCard
 from tests.memory.making import taught
+from tests.weights import SHARED
 from trainer import dataset, gguf, lora
 
 # Short, so that a prompt without notes and its answer stay under 64 tokens.
@@ -71,10 +73,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def adapter(tmp_path_factory: pytest.TempPathFactory, served: Path, small_dataset: Path) -> lora.TrainReport:
-    """The packaged base after eight steps."""
+def adapter(served: Path, small_dataset: Path) -> lora.TrainReport:
+    """The packaged base after eight steps, trained by whichever process of the session first wants it."""
     budget = lora.TrainingBudget(epochs=1, batch=4, lr=2e-3, max_length=64, max_tokens_trained=8 * 4 * 52)
-    return lora.train(small_dataset, tmp_path_factory.mktemp("lora"), base_gguf=served, budget=budget, seed=1)
+    with FileLock(SHARED[0] / "adapter.lock"):
+        return lora.train(small_dataset, SHARED[0] / "adapter", base_gguf=served, budget=budget, seed=1)
 
 
 @pytest.fixture(scope="session")
