@@ -125,7 +125,8 @@ def apart(settings: Settings) -> dict[str, str]:
     """Everything that the twin keeps, as a copy on this machine."""
     copy_memory(settings, folder_of(settings))
     services = ("JOURNAL__URL", "INDEX__URL", "QUEUE__URL", "BOT__API")
-    return {"DATA": str(folder_of(settings)), **dict.fromkeys(services, "")}
+    # Nor may it give orders to the twin's voice servers: the engine here speaks.
+    return {"DATA": str(folder_of(settings)), **dict.fromkeys(services, ""), "VOICE__URLS": "[]", "VOICE__VLLM": ""}
 
 
 def copy_memory(settings: Settings, folder: Path) -> None:
