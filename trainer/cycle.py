@@ -8,31 +8,52 @@ import json
 import shutil
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from infra.adapters import GGUF, AdapterStore, version_name
 from infra.errors import ServiceTrouble, UnderstudyError
-from infra.files import finish_folder, finished, fresh_folder, write_atomic
+from infra.files import finish_folder, finished, fresh_folder, read_json, write_atomic, write_json
 from infra.runs import Run, Runs
 from infra.settings import Settings
 from infra.voice.weights import Weights, prepare, source_of
 from memory.codec import encoded, exchange_from
 from memory.encode import Encoder, kept_encoder
+from memory.graph_store import GraphStore
 from memory.index import Index
 from memory.journal import Journal
 from memory.messages import Exchange, Note
 from memory.persona import PersonaCard
-from memory.profile import persona_card
+from memory.profile import current, opinions, persona_card
 from memory.provenance import Permissions
 from memory.recall import Recall
 from memory.vectors import EdgeStore
-from trainer import dataset, evals, gate, gguf, lora, parity, swap
+from trainer import (
+    budgets,
+    dataset,
+    estimate,
+    evals,
+    gate,
+    gguf,
+    identity,
+    judge,
+    lora,
+    oddness,
+    parity,
+    prefer,
+    preference,
+    ranks,
+    reasoning,
+    swap,
+    tune,
+)
 from trainer.card import EvalCard
-from trainer.frozen import holds_forgotten, learned_forgotten
-from trainer.harvest import harvest
+from trainer.frozen import KEPT, holds_forgotten, learned_forgotten
+from trainer.harvest import Harvest, harvest, kept_from, kept_to, permitted
+from trainer.imitations import chosen, learned_from, members_of, mixing
+from trainer.quarantine import Odd, Suspect
 
 CODE_VERSION = "0.1.0"
 
@@ -80,22 +101,27 @@ def run_cycle(work: Work) -> dict[str, Any]:
     settings = work.settings
     persona = persona_card(work.journal, settings.creator.name, settings.creator.about, settings.creator.language)
     store = AdapterStore(settings.data_folder / "adapters")
-    weights = prepare(
-        source_of(settings.models.gguf),
-        settings.data_folder / "models" / settings.models.base,
-        threads=settings.voice.threads or 2,
-    )
+    weights = prepared_weights(settings)
 
     # 1 harvest: what may train, by provenance and consent
     exchanges, excluded = harvested(work, work.stage("harvest"))
 
     # 2 dataset: scrub, drop repeats, split by conversation and time, render as answering does
-    built = built_dataset(work, work.stage("dataset"), exchanges, excluded=excluded, persona=persona)
+    make = opinions_built if preferring(work) else built_dataset
+    built = make(work, work.stage("dataset"), exchanges, excluded=excluded, persona=persona)
     if work.run.options.get("dry_run"):
         return {"dataset": built.id, **built.manifest}
 
-    # 3 LoRA: train against exactly the weights that are served
-    report = trained(work, work.stage("lora"), built, weights=weights)
+    # 3 LoRA: train against exactly the weights that are served; a preference trains the current voice further
+    learned = built
+    if reasoning.wanted(work):
+        learned = dataset.load(reasoning.cold_start(work, work.stage("worked"), built, persona))
+    learn = preferred if preferring(work) else trained
+    report = learn(work, work.stage("lora"), learned, weights=weights)
+    if reasoning.wanted(work):
+        report = reasoning.reasoned(
+            work, work.stage("grpo"), report, frozen=learned.folder, built=built, weights=weights, persona=persona
+        )
 
     # 4 GGUF: write it for llama.cpp, and prove that both read the same adapter
     version = version_of(work, built)
@@ -116,7 +142,15 @@ def run_cycle(work: Work) -> dict[str, Any]:
     described = manifest(work, built, report, weights=weights, verdict=verdict)
     published(work, store, version, report.peft, adapter=adapter, described=described)
     refuse_forgotten(work, store, version)
-    result = {"dataset": built.id, "adapter": version, "verdict": asdict(verdict), "card": card.headline()}
+    result = {
+        "dataset": built.id,
+        "adapter": version,
+        "verdict": asdict(verdict),
+        "card": card.headline(),
+        "training": budgets.outcome(report),
+    }
+    if tuned := finished(work.folder / "tune"):
+        result["trials"] = tuned["trials"]
     if not verdict.passed:
         return {**result, "refused": True}
 
@@ -132,8 +166,10 @@ def harvested(work: Work, folder: Path) -> tuple[list[Exchange], dict[str, int]]
         fresh_folder(work.folder)
     if finished(folder) is None:
         forgotten = work.journal.last_forgotten()
-        found = harvest(work.journal, permissions=permissions_of(work.settings))
+        odd = measured(work)
+        found = harvest(work.journal, permissions=permissions_of(work.settings), odd=odd)
         fresh_folder(folder)
+        write_json(folder / KEPT, {identity: kept_to(each) for identity, each in found.kept.items()})
         lines = (json.dumps(encoded(exchange), ensure_ascii=False) + "\n" for exchange in found.exchanges)
         write_atomic(folder / "exchanges.jsonl", "".join(lines))
         finish_folder(folder, {"seen": found.seen, "excluded": found.excluded, "forgotten": forgotten})
@@ -143,18 +179,75 @@ def harvested(work: Work, folder: Path) -> tuple[list[Exchange], dict[str, int]]
         return [exchange_from(json.loads(line)) for line in file], done["excluded"]
 
 
+def measured(work: Work) -> Odd:
+    """How odd each exchange is that may train; what was measured before is not measured again."""
+    found, _, _ = permitted(
+        work.journal.exchanges(), consent=work.journal.consent, permissions=permissions_of(work.settings)
+    )
+    return oddness.measure(
+        found,
+        work.settings.data_folder,
+        journal=work.journal,
+        encoder=work.encoder,
+        weights=lambda: prepared_weights(work.settings),
+        tell=work.tell,
+    )
+
+
+def prepared_weights(settings: Settings) -> Weights:
+    """The base that is served, prepared for this machine."""
+    folder = settings.data_folder / "models" / settings.models.base
+    return prepare(source_of(settings.models.gguf), folder, threads=settings.voice.threads or 2)
+
+
 def permissions_of(settings: Settings) -> Permissions:
     """What the operator recorded of platforms' permissions."""
     recorded = settings.permissions.discord_training
     return Permissions(recorded.reference, str(recorded.date)) if recorded else Permissions()
 
 
-def harvest_counts(settings: Settings, journal: Journal) -> dict[str, Any]:
+def harvest_counts(settings: Settings, journal: Journal, stage: str = "") -> dict[str, Any]:
     """What a dataset would hold, counted with reasons; writes nothing. Raises Refused when it is too little."""
-    found = harvest(journal, permissions=permissions_of(settings))
+    found = harvested_now(settings, journal)
+    if stage == preference.STAGE:
+        return preference.counts(settings, journal, found.exchanges)
+    plan = planned_from(settings, found)
+    share, permissions, seed = settings.training.synthetic_share, permissions_of(settings), settings.training.seed
+    folder = settings.data_folder
+    lines = chosen(folder, journal, plan, share=share, permissions=permissions, seed=seed) if share else []
+    said = identity_of(settings, journal, found.exchanges)
+    learned = len(plan.train) + len(lines)
+    return {**plan.summary(synthetic=len(lines)), **found.summary(), "identity": identity.room(learned, said)}
+
+
+def planned(settings: Settings, journal: Journal) -> dataset.Plan:
+    """Which exchanges a training would use for what, as the journal is now. Raises Refused when they are too few."""
+    return planned_from(settings, harvested_now(settings, journal))
+
+
+def planned_from(settings: Settings, found: Harvest) -> dataset.Plan:
     return dataset.plan(
         found.exchanges, max_tokens=settings.models.max_length, excluded=found.excluded, **limits_of(settings)
-    ).summary()
+    )
+
+
+def harvested_now(settings: Settings, journal: Journal) -> Harvest:
+    """What may train at this moment, without what looks planted."""
+    return harvest(journal, permissions=permissions_of(settings), odd=oddness.known(settings.data_folder))
+
+
+def suspected(settings: Settings, journal: Journal) -> Sequence[Suspect]:
+    """What would train if it did not look planted, and waits for the creator's yes."""
+    return harvested_now(settings, journal).suspects
+
+
+def identity_of(settings: Settings, journal: Journal, exchanges: Sequence[Exchange]) -> list[identity.Said]:
+    """What the twin learns to say of who speaks; stances only from what may train."""
+    persona = persona_card(journal, settings.creator.name, settings.creator.about, settings.creator.language)
+    store = GraphStore(journal)
+    store.catch_up()
+    allowed = {each.id for each in exchanges}
+    return identity.sayings(persona, current(journal), opinions(store.graph), allowed)
 
 
 def limits_of(settings: Settings) -> dict[str, Any]:
@@ -174,6 +267,9 @@ def built_dataset(
     if finished(folder) is not None:
         return dataset.load(folder)
     settings = work.settings
+    harvested = work.folder / "harvest" / KEPT
+    known = {each: kept_from(value) for each, value in read_json(harvested).items()} if harvested.is_file() else {}
+    said = identity_of(settings, work.journal, exchanges)
     index = Index(work.journal, EdgeStore(fresh_folder(work.folder / "index")), work.encoder())
     recall = Recall(work.journal, index)
 
@@ -189,6 +285,9 @@ def built_dataset(
             seed=settings.training.seed,
             max_tokens=settings.models.max_length,
             excluded=excluded,
+            kept=known,
+            identity=lambda train: identity.rows(said, persona, train=train),
+            mixed=mixed_in(settings, work.journal),
             **limits_of(settings),
         )
     finally:
@@ -196,36 +295,128 @@ def built_dataset(
         shutil.rmtree(work.folder / "index")
 
 
+def preferring(work: Work) -> bool:
+    """Whether the run is about what people made of the twin's own words."""
+    return work.run.options.get("stage") == preference.STAGE
+
+
+def opinions_built(
+    work: Work, folder: Path, exchanges: Sequence[Exchange], *, excluded: dict[str, int], persona: PersonaCard
+) -> dataset.Dataset:
+    """The frozen opinions, beside the rows of the voice that they are learned on."""
+    if finished(folder) is not None:
+        return dataset.load(folder)
+    settings = work.settings
+    store = AdapterStore(settings.data_folder / "adapters")
+    return preference.build(
+        fresh_folder(folder),
+        preference.gather(work.journal, exchanges, settings=settings, store=store),
+        parent=preference.parent_of(
+            store, settings.data_folder / "runs", base_sha256=prepared_weights(settings).sha256
+        ),
+        rows=[each.id for each in exchanges],
+        persona=persona,
+        settings=settings,
+    )
+
+
+def preferred(work: Work, folder: Path, built: dataset.Dataset, *, weights: Weights) -> lora.TrainReport:
+    """The current voice's adapter, trained further on opinions; goes on from its last checkpoint."""
+    settings, method = work.settings, built.manifest["method"]
+    report = prefer.train(
+        built.folder,
+        folder,
+        base_gguf=weights.path,
+        trainable=settings.models.trainable,
+        warm=settings.data_folder / "adapters" / built.manifest["parent"] / "peft",
+        method=method,
+        budget=replace(
+            prefer.BUDGET, max_length=settings.models.max_length, max_seconds=settings.training.max_minutes * 60
+        ),
+        seed=settings.training.seed,
+        on_progress=lambda progress: tell_training(work, progress),
+        should_stop=work.stopping.is_set,
+    )
+    if report.peft is None:
+        raise Cancelled(f"Run {work.run.id!r} was asked to stop.")
+    return report
+
+
+def tell_training(work: Work, progress: lora.Progress, *, said: str = "") -> None:
+    """Report how far a training is; `said` is what was said of it before it began."""
+    text = f"loss {progress.loss:.2f}, {budgets.speed(progress)}"
+    done = {"done": progress.step, "total": progress.steps, "text": text}
+    work.runs.report(work.run, "lora", progress={**done, "training": said} if said else done)
+
+
+def mixed_in(settings: Settings, journal: Journal) -> dataset.Mixing | None:
+    """The imitations that the settings ask for; None when they ask for none."""
+    share = settings.training.synthetic_share
+    permissions, seed = permissions_of(settings), settings.training.seed
+    return mixing(settings.data_folder, journal, share=share, permissions=permissions, seed=seed) if share else None
+
+
 def trained(work: Work, folder: Path, built: dataset.Dataset, *, weights: Weights) -> lora.TrainReport:
     """The trained adapter; goes on from its last checkpoint. Raises Cancelled when asked to stop."""
     models, training = work.settings.models, work.settings.training
-    budget = lora.TrainingBudget(
-        epochs=models.epochs,
-        max_tokens_trained=models.tokens,
-        max_seconds=training.max_minutes * 60,
-        lr=models.learning_rate,
-        rank=models.rank,
-        alpha=models.alpha,
-        max_length=models.max_length,
-    )
+    budget = budgets.budget_of(work.settings, built, estimate.shape_of(weights.path))
+    if count := int(work.run.options.get("tune") or 0):
+        budget = searched(work, folder.with_name("tune"), built, budget, weights=weights, count=count)
+    said = ""
 
-    def tell(progress: lora.Progress) -> None:
-        text = f"loss {progress.loss:.2f}, {progress.tokens / max(progress.seconds, 0.1):.0f} tokens/s"
-        work.runs.report(work.run, "lora", progress={"done": progress.step, "total": progress.steps, "text": text})
+    def tell_start(sentence: str) -> None:
+        nonlocal said
+        said = sentence
+        work.runs.report(work.run, "lora", progress={"done": 0, "total": 0, "text": sentence, "training": said})
 
-    report = lora.train(
+    report = ranks.train(
         built.folder,
         folder,
         base_gguf=weights.path,
         trainable=models.trainable,
         budget=budget,
         seed=training.seed,
-        on_progress=tell,
+        on_progress=lambda progress: tell_training(work, progress, said=said),
         should_stop=work.stopping.is_set,
+        on_start=tell_start,
+        log=work.settings.data_folder / "logs" / "ranks.log",
     )
     if report.peft is None:
         raise Cancelled(f"Run {work.run.id!r} was asked to stop.")
+    budgets.keep_rate(work.settings, budget, report)
     return report
+
+
+def searched(
+    work: Work, folder: Path, built: dataset.Dataset, budget: lora.TrainingBudget, *, weights: Weights, count: int
+) -> lora.TrainingBudget:
+    """The best of `count` candidates; goes on from the trials that are finished. Raises Cancelled."""
+    work.stage("tune")
+
+    def train(trial: Path, small: lora.TrainingBudget) -> lora.TrainReport:
+        report = ranks.train(
+            built.folder,
+            trial,
+            base_gguf=weights.path,
+            trainable=work.settings.models.trainable,
+            budget=small,
+            seed=work.settings.training.seed,
+            should_stop=work.stopping.is_set,
+            log=work.settings.data_folder / "logs" / "ranks.log",
+        )
+        if report.peft is None:
+            raise Cancelled(f"Run {work.run.id!r} was asked to stop.")
+        return report
+
+    best, _ = tune.search(
+        folder,
+        budget,
+        count,
+        seed=work.settings.training.seed,
+        train=train,
+        tell=lambda done, total, text: work.tell("tune", done, total, text),
+    )
+    return best
 
 
 def version_of(work: Work, built: dataset.Dataset) -> str:
@@ -276,6 +467,7 @@ def evaluated(
         encoder=work.encoder(),
         folder=fresh_folder(folder),
         seed=work.settings.training.seed,
+        bench=judge.bench_of(work.settings),
         on_progress=lambda done, total, text: work.tell("evals", done, total, text),
     )
     finish_folder(folder, {"heldout": card.heldout})
@@ -286,21 +478,27 @@ def manifest(
     work: Work, built: dataset.Dataset, report: lora.TrainReport, *, weights: Weights, verdict: gate.Verdict
 ) -> dict[str, Any]:
     """What an adapter's folder says of itself."""
-    examples = sorted(str(row.provenance["exchange"]) for row in built.rows("train"))
+    learned = [row.provenance for row in built.rows("train")]
+    examples = set().union(*(learned_from(each) | set(each.get("context", ())) for each in learned))
     harvested = finished(work.folder / "harvest")
     assert harvested is not None
     return {
         "base": work.settings.models.base,
         "base_sha256": weights.sha256,
         "dataset": built.id,
-        "examples": examples,
-        "forgotten": harvested["forgotten"],
+        # A preference has also learned all that its parent has, since when that was harvested.
+        "examples": sorted(examples | set(built.manifest.get("learned", ()))),
+        "synthetic": sum(dataset.is_synthetic(each) for each in learned),
+        "questions": [dict(asked) for each in learned for asked in members_of(each)],
+        "forgotten": built.manifest.get("forgotten", harvested["forgotten"]),
         "hyperparameters": report.hyperparameters,
         "precision": report.precision,
         "code_version": CODE_VERSION,
         "seed": work.settings.training.seed,
         "wall_s": report.wall_s,
         "peak_memory_mib": report.peak_memory_mib,
+        "trainer": report.means,
+        "expected": report.expected,
         "run": work.run.id,
         "verdict": asdict(verdict),
     }
@@ -320,6 +518,8 @@ def published(
         shutil.copy2(work.folder / "evals" / name, staged / name)
     work.runs.hold(work.run)
     store.publish(version, described)
+    # The evals have let it speak on these weights, in this process, which is not the one that serves.
+    store.remember_tried(version, described["base_sha256"])
 
 
 def refuse_forgotten(work: Work, store: AdapterStore, version: str) -> None:

@@ -60,11 +60,13 @@ def watch(
     """Wait for the process; leave early when the run is cancelled or the worker stops. Raises Superseded."""
     renewed = 0.0
     while process.poll() is None and not stopping.is_set():
-        if time.monotonic() - renewed > RENEW_S:
+        left = runs.get(run.id)
+        if left.cancel_requested:
+            return
+        # What has ended wants no lease any more: its process is about to end too, and nobody has taken it over.
+        if left.active and time.monotonic() - renewed > RENEW_S:
             runs.renew(run, now=clock())
             renewed = time.monotonic()
-        if runs.get(run.id).cancel_requested:
-            return
         stopping.wait(LOOK_S)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from infra.database import connect
 from infra.runs import Run, Runs
+from trainer import supervise as supervising
 from trainer.supervise import supervise
 
 # A training process: writes its process id, then does what its test wants.
@@ -64,6 +65,20 @@ def test_a_killed_training_is_put_back_for_the_next_attempt(runs: Runs, tmp_path
 
     assert supervised.state() == "queued"
     assert "ended with status -9" in runs.get(supervised.run.id).error
+
+
+def test_a_training_that_has_ended_its_run_is_not_taken_for_superseded(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process may live for some seconds more, in which a lease would be renewed."""
+    monkeypatch.setattr(supervising, "RENEW_S", 0.0)
+    supervised = Supervised(runs, tmp_path, "time.sleep(2)")
+    supervised.pid()
+
+    runs.finish(runs.get(supervised.run.id), "succeeded", now=now())
+
+    assert supervised.state() == "succeeded"
+    assert supervised.left is not None
 
 
 def test_cancelling_ends_the_process_within_three_seconds(runs: Runs, tmp_path: Path) -> None:
@@ -120,7 +135,8 @@ def test_the_second_of_two_workers_leaves_a_run_alone(runs: Runs, tmp_path: Path
 def test_a_killed_worker_leaves_no_training_behind(tmp_path: Path) -> None:
     program = f"""
 import threading; from pathlib import Path; from datetime import UTC, datetime
-from infra.database import connect; from infra.runs import Runs; from trainer.supervise import supervise
+from infra.database import connect; from infra.runs import Runs; from trainer import supervise as supervising
+from trainer.supervise import supervise
 runs = Runs(connect("sqlite:///{tmp_path}/runs.db"))
 run, _ = runs.create("retrain", "k", options={{}}, now=datetime.now(UTC))
 command = ["-c", "import sys; sys.argv = ['x']; from infra.processes import die_with_parent; import os, time\\n"
