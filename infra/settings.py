@@ -100,6 +100,13 @@ class ApiSettings(Section):
         return self.host in LOOPBACK
 
 
+class PublishSettings(Section):
+    """Where the twin listens for published keys and nothing else; `port` 0 is nowhere but at `api` as well."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+
 class RecallSettings(Section):
     """`threshold` is the least confidence, 0 to 1, with which the twin answers; None takes the calibrated one.
 
@@ -113,8 +120,8 @@ class RecallSettings(Section):
     reranker: str = ""
 
 
-class GraphSettings(Section):
-    """What reads for the graph beside the rules: nothing, "voice" for the twin's own, or an OpenAI-compatible server.
+class ModelSettings(Section):
+    """A model that helps: none, "voice" for the twin's own, or the address of an OpenAI-compatible server.
 
     `name` is what that server calls its model.
     """
@@ -131,22 +138,118 @@ class GraphSettings(Section):
         return value
 
 
-class VoiceSettings(Section):
-    """`url` names another OpenAI-compatible server to speak through; `threads` 0 takes every core."""
+class GraphSettings(ModelSettings):
+    """Who reads for the graph beside the rules."""
+
+
+class JudgeSettings(ModelSettings):
+    """Who compares a new voice's answers with the creator's, on how many held-out questions; "voice" is the base."""
+
+    questions: Annotated[int, Field(ge=4, le=1000)] = 24
+
+
+class TeacherSettings(Section):
+    """Who imitates the creator for `understudy distil`: an OpenAI-compatible server; no `url` is the twin's own voice.
+
+    `name` is what that server calls its model; prices are for a million tokens, in whatever money budgets are meant.
+    0 `per_minute` is no limit of requests.
+    """
 
     url: str = ""
+    name: str = ""
+    token: SecretStr | None = None
+    price_in: Annotated[float, Field(ge=0)] = 0
+    price_out: Annotated[float, Field(ge=0)] = 0
+    per_minute: Annotated[float, Field(ge=0)] = 60
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and (urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname):
+            raise ValueError(f"{value!r} must be the address of a server, for example 'https://api.openai.com'")
+        return value.rstrip("/").removesuffix("/v1")  # which the client adds
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.url and not self.name:
+            raise ValueError("teacher.url needs teacher.name: which of the server's models shall teach")
+        return self
+
+
+class VoiceSettings(Section):
+    """`urls` are this twin's voice servers; `url` is one that looks after its own voice; both empty is the engine here.
+
+    `name` is what they call the base model where that is not the preset's name. `vllm` says that they are vLLM, and in
+    which folder they see the adapter store. `threads` 0 takes as many as measured fastest, else every core;
+    `gpu_layers` of the base go to a GPU, -1 all, where llama.cpp was built for one. All loaded voices together may take
+    about `memory_mib`; 0 is three quarters of what the machine, or the container, has. `reasoning` says whether it is
+    asked to think before it answers, and whether members see that.
+    """
+
+    url: str = ""
+    urls: tuple[str, ...] = ()
+    name: str = ""
+    vllm: str = ""
     token: SecretStr | None = None
     threads: Annotated[int, Field(ge=0, le=256)] = 0
+    gpu_layers: Annotated[int, Field(ge=-1, le=1000)] = -1
     streams: Annotated[int, Field(ge=1, le=64)] = 8
     queue: Annotated[int, Field(ge=1, le=4096)] = 32
     context_tokens: Annotated[int, Field(ge=512, le=131072)] = 2048
+    memory_mib: Annotated[int, Field(ge=0)] = 0
     max_tokens: Annotated[int, Field(ge=8, le=4096)] = 160
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.3
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    reasoning: Literal["off", "hidden", "shown"] = "off"
+
+    @field_validator("urls")
+    @classmethod
+    def _addresses(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for each in urls:
+            parts = urlsplit(each)
+            if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or "@" in parts.netloc:
+                raise ValueError(f"{each!r} must be the address of a server, for example 'http://10.0.0.2:8321'")
+        found = tuple(each.rstrip("/") for each in urls)
+        if len(set(found)) < len(found):
+            raise ValueError("the same server is named twice")
+        return found
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Self:
+        if self.url and self.urls:
+            raise ValueError("url and urls cannot be both: urls are voice servers that this twin gives their adapters")
+        if self.vllm and not self.urls:
+            raise ValueError("vllm says what voice.urls are, and there are none")
+        return self
+
+
+class CanarySettings(Section):
+    """When a canary ends by itself: `stop` switches that on. Shares and times are beside the current voice's.
+
+    It must have given `answers` answers and got `votes` votes before it is judged by them. `failed` and `bad` are by
+    how much more of them may fail or be disliked; `slower` how many times later its first words may come.
+    """
+
+    stop: bool = True
+    answers: Annotated[int, Field(ge=5)] = 20
+    votes: Annotated[int, Field(ge=5)] = 10
+    failed: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    bad: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    slower: Annotated[float, Field(ge=1)] = 2.0
 
 
 class TrainingSettings(Section):
-    """What is left out comes from the preset. `max_minutes` bounds one training stage; 0 is no bound."""
+    """What is left out comes from the preset. `max_minutes` bounds one training stage; 0 is no bound.
+
+    A `rank` that is left out goes by how much there is to learn, 16 or 32. `four_bit` and `checkpointing` count on a
+    CUDA device only; `trainer` "trl" leaves unsloth out where it is installed.
+
+    Preference is learned from at least `least_pairs` edited drafts, else from at least `least_labels` judged texts.
+    `members_votes` lets two members or more together call an answer bad; only the creator ever calls one good.
+
+    `synthetic_share` of the rows are a teacher's imitations, if `understudy distil` has made enough of them.
+    """
 
     epochs: Annotated[int, Field(ge=1, le=20)] | None = None
     learning_rate: Annotated[float, Field(gt=0, lt=0.1)] | None = None
@@ -154,12 +257,21 @@ class TrainingSettings(Section):
     alpha: Annotated[int, Field(ge=1, le=1024)] | None = None
     max_length: Annotated[int, Field(ge=64, le=8192)] | None = None
     tokens: Annotated[int, Field(ge=1000)] | None = None
+    batch: Annotated[int, Field(ge=1, le=256)] | None = None
+    accumulate: Annotated[int, Field(ge=1, le=256)] | None = None
+    four_bit: bool | None = None
+    checkpointing: bool | None = None
+    trainer: Literal["auto", "trl"] = "auto"
     max_minutes: Annotated[float, Field(ge=0)] = 0
     seed: int = 20
     least_rows: Annotated[int, Field(ge=2)] = 40
     validation_share: Annotated[float, Field(ge=0.1, le=0.2)] = 0.15
     heldout: Annotated[int, Field(ge=10, le=1000)] = 48
     weekly: bool = True
+    least_pairs: Annotated[int, Field(ge=8)] = 50
+    least_labels: Annotated[int, Field(ge=16)] = 100
+    members_votes: bool = False
+    synthetic_share: Annotated[float, Field(ge=0, le=0.9)] = 0
 
 
 class RetentionSettings(Section):
@@ -261,9 +373,13 @@ class Settings(BaseSettings):
     index: IndexSettings = IndexSettings()
     queue: QueueSettings = QueueSettings()
     api: ApiSettings = ApiSettings()
+    publish: PublishSettings = PublishSettings()
     recall: RecallSettings = RecallSettings()
     graph: GraphSettings = GraphSettings()
+    judge: JudgeSettings = JudgeSettings()
+    teacher: TeacherSettings = TeacherSettings()
     voice: VoiceSettings = VoiceSettings()
+    canary: CanarySettings = CanarySettings()
     training: TrainingSettings = TrainingSettings()
     permissions: PermissionSettings = PermissionSettings()
     retention: RetentionSettings = RetentionSettings()
@@ -291,6 +407,7 @@ class Settings(BaseSettings):
             ("index.api_key", self.index.api_key),
             ("voice.token", self.voice.token),
             ("graph.token", self.graph.token),
+            ("teacher.token", self.teacher.token),
             ("discord.token", self.discord.token),
             ("telegram.token", self.telegram.token),
             ("telegram.webhook_secret", self.telegram.webhook_secret),

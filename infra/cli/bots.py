@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from infra.cli.compose import manner, memory_of, now, open_journal, persona, settings_of
+from infra.cli.compose import manner, memory_of, now, open_journal, persona, settings_of, voice_of
 from infra.cli.operations import House, running_twin
 from infra.errors import UserMistake
 from infra.processes import die_with_parent
@@ -135,11 +135,8 @@ def recaller(settings: Settings, journal: "Journal") -> "Recaller":
 
 def voice(settings: Settings) -> "Voice":
     """The voice of the running twin, wherever it is now, or the server that the settings name."""
-    from infra.voice.client import HttpVoice, MovingVoice
+    from infra.voice.client import MovingVoice
 
     if settings.voice.url:
-        token = settings.voice.token
-        return HttpVoice(
-            settings.voice.url, model=settings.models.base, token=token.get_secret_value() if token else None
-        )
+        return voice_of(settings, None)
     return MovingVoice(lambda: running_twin(settings), model=settings.models.base)

@@ -1,6 +1,7 @@
 """`understudy graph`: what memory's graph knows, for people, scripts and other programs."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from infra.cli.console import err, out, print_json, table
 from infra.errors import UserMistake
 
 if TYPE_CHECKING:
+    from infra.settings import Settings
     from memory.graph import Edge
     from memory.graph_store import GraphStore
     from memory.journal import Journal
@@ -17,18 +19,33 @@ if TYPE_CHECKING:
 SHOWN = 12
 
 
-def open_graph(home: Path | None) -> "GraphStore":
-    """The graph, up to date with the journal."""
-    from memory.graph_store import GraphStore
+@dataclass(frozen=True)
+class Opened:
+    """What one command reads, each opened once and only if it is asked for."""
 
-    store = GraphStore(open_journal(settings_of(home)))
-    store.drain_all()
-    return store
+    home: Path | None
+
+    @cached_property
+    def settings(self) -> "Settings":
+        return settings_of(self.home)
+
+    @cached_property
+    def journal(self) -> "Journal":
+        return open_journal(self.settings)
+
+    @cached_property
+    def graph(self) -> "GraphStore":
+        """The graph, up to date with the journal."""
+        from memory.graph_store import GraphStore
+
+        store = GraphStore(self.journal)
+        store.drain_all()
+        return store
 
 
 def stats(home: Path | None, *, as_json: bool) -> None:
     """How much there is of what."""
-    graph = open_graph(home).graph
+    graph = Opened(home).graph.graph
     entities, edges = graph.entities(), graph.edges()
     stances = [edge for edge in edges if edge.kind != "with"]
     kinds: dict[str, int] = {}
@@ -54,7 +71,7 @@ def stats(home: Path | None, *, as_json: bool) -> None:
 
 def show(home: Path | None, name: str, *, as_json: bool) -> None:
     """One entity with its edges, and where each comes from."""
-    store = open_graph(home)
+    store = Opened(home).graph
     graph = store.graph
     entity = graph.entity(name)
     if entity is None:
@@ -75,8 +92,9 @@ def show(home: Path | None, name: str, *, as_json: bool) -> None:
 
 def topics(home: Path | None, *, as_json: bool) -> None:
     """What the creator's words are about, each topic in the words that say most of it."""
-    found = open_graph(home).topics()
-    said = sayings(open_journal(settings_of(home)), [source for topic in found for source in topic.summary])
+    opened = Opened(home)
+    found = opened.graph.topics()
+    said = sayings(opened.journal, [source for topic in found for source in topic.summary])
     if as_json:
         print_json([{**asdict(topic), "summary": {each: said[each] for each in topic.summary}} for topic in found])
         return
@@ -101,7 +119,8 @@ def export(home: Path | None, file: Path, format_name: str) -> None:
     formats = {"graphml": as_graphml, "json": as_json}
     if format_name not in formats:
         raise UserMistake(f"--format takes graphml or json, not {format_name!r}.")
-    store, creator = open_graph(home), settings_of(home).creator.name
+    opened = Opened(home)
+    store, creator = opened.graph, opened.settings.creator.name
     write_atomic(file, formats[format_name](store.graph, store.topics(), creator=creator))
     err().print(f"Wrote {file}.", markup=False)
 
@@ -113,15 +132,15 @@ def picture(home: Path | None, file: Path) -> None:
 
     if file.suffix != ".svg":
         raise UserMistake(f"The picture is an SVG: give the file a name that ends with .svg, not {file.name!r}.")
-    store = open_graph(home)
-    title = f"What {settings_of(home).creator.name} talks about"
+    opened = Opened(home)
+    store, title = opened.graph, f"What {opened.settings.creator.name} talks about"
     write_atomic(file, draw(store.graph, store.topics(), title=title))
     err().print(f"Wrote {file}.", markup=False)
 
 
 def rebuild(home: Path | None, *, as_json: bool) -> None:
     """Read everything again."""
-    read = open_graph(home).rebuild()
+    read = Opened(home).graph.rebuild()
     if as_json:
         print_json({"read": read})
     else:

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import typer
 
-from infra.adapters import AdapterStore, check_share
+from infra.adapters import BASE, AdapterStore, check_audience, check_share
 from infra.cli.compose import (
     adapter_store,
+    creator_person,
     now,
     open_encoder,
     open_journal,
@@ -25,8 +26,10 @@ from infra.files import finished
 from infra.remote import Remote
 from infra.runs import Run, Runs
 from infra.settings import Settings
+from infra.voice.chat import Audience
 
 LOOK_S = 0.5
+# What a run may be about: supervised tuning, or what people made of the twin's own words.
 FORMATS: dict[str, Literal["alpaca", "sharegpt", "messages"]] = {
     "alpaca": "alpaca",
     "sharegpt": "sharegpt",
@@ -34,21 +37,70 @@ FORMATS: dict[str, Literal["alpaca", "sharegpt", "messages"]] = {
 }
 
 
-def dataset_build(home: Path | None, *, dry_run: bool, as_json: bool) -> None:
+def dataset_build(home: Path | None, *, dry_run: bool, stage: str, as_json: bool) -> None:
     """Count, or build, what a training would learn from."""
+    from infra.cli.training import checked_stage
     from trainer.cycle import harvest_counts
 
-    settings = settings_of(home)
+    settings, about = settings_of(home), checked_stage(stage)
     if not dry_run:
-        run = start(settings, options={"dry_run": True})
+        run = start(settings, options={"dry_run": True, "stage": about})
         finish(settings, run.id, as_json=as_json)
         return
-    found = harvest_counts(settings, open_journal(settings))
+    found = harvest_counts(settings, open_journal(settings), about)
     if as_json:
         print_json(found)
         return
-    out().print(f"{found['rows']} rows: {found['train']} to train on, {found['validation']} held out.")
+    if about:
+        show_opinions(found)
+    else:
+        out().print(f"{found['rows']} rows: {found['train']} to train on, {found['validation']} held out.")
     out().print(table("Left out", ("rows", "why"), ((n, why) for why, n in found["excluded"].items())))
+    out().print(table("About", ("rows", "topic"), ((n, topic) for topic, n in found["topics"].items())))
+    out().print(f"{found['with_context']} are read after the words before them; {found['identity']} say who speaks.")
+    if found["quarantined"]:
+        out().print(f"{found['quarantined']} look planted and wait for your yes: understudy dataset quarantine")
+
+
+def dataset_quarantine(home: Path | None, *, accept: str, as_json: bool) -> None:
+    """What looks planted, and the creator's yes to one of them or all."""
+    from memory.clearance import clear
+    from trainer.cycle import suspected
+
+    settings = settings_of(home)
+    journal = open_journal(settings)
+    found = suspected(settings, journal)
+    if accept:
+        chosen = found if accept == "all" else [each for each in found if each.exchange.id.startswith(accept)]
+        if not chosen or (accept != "all" and len(chosen) > 1):
+            raise UserMistake(f"{len(chosen)} held exchanges begin with {accept!r}; see understudy dataset quarantine.")
+        count = clear(journal, [each.exchange for each in chosen], creator=creator_person(settings), at=now())
+        print_json({"accepted": count}) if as_json else out().print(f"{count} train from now on.")
+        return
+    rows = [
+        {
+            "id": each.exchange.id,
+            "asker": each.exchange.asker.key if each.exchange.asker else "",
+            "at": each.exchange.at.isoformat(),
+            "question": each.exchange.question,
+            "answer": each.exchange.answer,
+            "reasons": list(each.reasons),
+        }
+        for each in found
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    shown = ((each["id"][:8], each["asker"], each["question"], "; ".join(each["reasons"])) for each in rows)
+    out().print(table("Waiting for your yes", ("id", "asked by", "question", "why"), shown))
+    out().print("They do not train until you say so: understudy dataset quarantine --accept ID, or --accept all.")
+
+
+def show_opinions(found: dict[str, Any]) -> None:
+    """What may be learned of what people made of the twin's words, for a person."""
+    method = found["method"].upper() or found["missing"]
+    out().print(f"{found['pairs']} edited drafts; in all {found['good']} texts liked, {found['bad']} not. {method}")
+    out().print(table("Said by", ("texts", "voice"), ((n, voice) for voice, n in found["voices"].items())))
 
 
 def datasets(settings: Settings) -> dict[str, tuple[Path, dict[str, Any]]]:
@@ -112,13 +164,33 @@ def start(settings: Settings, *, options: dict[str, Any]) -> Run:
     return run
 
 
-def retrain(home: Path | None, *, wait: bool, dry_run: bool, as_json: bool) -> None:
+def retrain(
+    home: Path | None,
+    *,
+    wait: bool,
+    dry_run: bool,
+    as_json: bool,
+    tune: int = 0,
+    options: dict[str, Any] | None = None,
+) -> None:
     """Start a run. Without a running twin a worker is started here, for as long as the run takes."""
+    from infra.cli import training
+
     settings = settings_of(home)
     if dry_run:
-        dataset_build(home, dry_run=True, as_json=as_json)
+        if (options or {}).get("stage") == training.PREFERENCE:
+            dataset_build(home, dry_run=True, stage=training.PREFERENCE, as_json=as_json)
+        else:
+            training.dry_run(settings, as_json=as_json)
         return
-    run = start(settings, options={})
+    if tune:
+        from trainer.tune import price, refuse_count
+
+        refuse_count(tune)
+        err().print(price(tune), markup=False)
+    if (options or {}).get("stage") != training.PREFERENCE:
+        err().print(training.before(settings), markup=False, soft_wrap=True)
+    run = start(settings, options={**(options or {}), **({"tune": tune} if tune else {})})
     if wait:
         finish(settings, run.id, as_json=as_json)
         return
@@ -166,24 +238,34 @@ def follow(runs: Runs, run_id: str) -> Run:
 
 def show_run(run: Run) -> None:
     """How a run ended, for a person."""
+    from infra.cli.training import show_training
+
     out().print(f"Run {run.id} {run.state} after {run.attempt} attempt(s). {run.error}".strip(), markup=False)
     verdict = run.result.get("verdict")
     if verdict:
         out().print("Passed the gate." if verdict["passed"] else "Refused by the gate:", markup=False)
         for reason in verdict["reasons"]:
             out().print(f"  {reason}", markup=False)
+    show_training(run)
 
 
 def runs(home: Path | None, run_id: str, *, cancel: bool, as_json: bool) -> None:
     """All runs, or one; or cancel one."""
+    from infra.cli.reasoning import show_reasoning
+    from trainer.reasoning import told
+
     settings = settings_of(home)
     table_of_runs = open_runs(settings, open_journal(settings))
     if run_id and cancel:
         run = table_of_runs.cancel(run_id, now=now())
         print_json(asdict(run)) if as_json else err().print(f"Run {run.id} is being cancelled.")
     elif run_id:
-        run = table_of_runs.get(run_id)
-        print_json(asdict(run)) if as_json else show_run(run)
+        run, reasoned = table_of_runs.get(run_id), told(settings.data_folder / "runs" / run_id)
+        if as_json:
+            print_json({**asdict(run), **({"reasoning": reasoned} if reasoned else {})})
+            return
+        show_run(run)
+        show_reasoning(reasoned)
     else:
         found = table_of_runs.recent()
         rows = ((run.id, run.kind, run.state, run.stage, run.created[:16], run.error) for run in found)
@@ -207,6 +289,7 @@ def evaluate(home: Path | None, version: str, *, questions: Path | None, as_json
         return
     from trainer.dataset import load
     from trainer.evals import evaluate as measure
+    from trainer.judge import bench_of
 
     folder, _ = one_dataset(settings, store.manifest(version)["dataset"])
     target = settings.data_folder / "evaluations" / version
@@ -221,6 +304,7 @@ def evaluate(home: Path | None, version: str, *, questions: Path | None, as_json
         folder=target,
         seed=settings.training.seed,
         threads=threads(settings),
+        bench=bench_of(settings),
         on_progress=lambda done, total, text: err().print(f"{done}/{total} {text}"),
     )
     print_json(card.headline()) if as_json else out().print(f"Wrote {target / 'evalcard.html'}.")
@@ -235,26 +319,80 @@ def voices_list(home: Path | None, *, as_json: bool) -> None:
     found = [
         {"version": each, "passed": passed(store, each), "tainted": store.tainted(each)} for each in store.versions()
     ]
+    ended = last_trial(settings)
     if as_json:
-        print_json({**{n: speaking[n] for n in ("voice", "canary")}, "previous": store.previous(), "adapters": found})
+        head = {**{n: speaking[n] for n in ("voice", "canary", "pinned")}, "previous": store.previous(), "ended": ended}
+        print_json({**head, "servers": speaking.get("servers", []), "adapters": found})
         return
     out().print(f"Speaking: {speaking['voice']}", markup=False)
     if on_trial := speaking["canary"]:
         loaded = "" if on_trial.get("speaks", True) else " (it could not be loaded and answers nobody)"
         out().print(f"Canary: {on_trial['version']}, share {on_trial['share']:g}{loaded}", markup=False)
+    for pinned in speaking["pinned"]:
+        loaded = "" if pinned.get("speaks", True) else " (it could not be loaded and answers nobody)"
+        whom = Audience(pinned["community"], pinned["language"])
+        out().print(f"Pinned to {whom}: {pinned['version']}{loaded}", markup=False)
+    for server in speaking.get("servers", []):
+        out().print(f"{server['url']}: {server['state']} {server['trouble']}".rstrip(), markup=False)
+    if ended:
+        out().print(f"{ended['at'][:16]}: {ended['reason']}", markup=False)
     rows = ((each["version"], "passed" if each["passed"] else "refused") for each in found)
     out().print(table("Adapters", ("version", "gate"), rows))
+
+
+def last_trial(settings: Settings) -> dict[str, str] | None:
+    """The last trial that ended by itself, when and why; None when none did."""
+    from memory.messages import Kind
+
+    journal = open_journal(settings)
+    found = [event for _, event in journal.events(kind=Kind.TRIAL)]
+    journal.close()
+    if not found:
+        return None
+    last = found[-1]
+    return {"version": last.payload["version"], "at": last.at.isoformat(), "reason": last.payload["reason"]}
 
 
 def stored_voices(store: AdapterStore) -> dict[str, Any]:
     """What the next start will speak with."""
     canary = store.canary()
-    return {"voice": store.current() or "base", "canary": asdict(canary) if canary else None}
+    pinned = [{**asdict(audience), "version": version or BASE} for audience, version in store.pins().items()]
+    return {"voice": store.current() or BASE, "canary": asdict(canary) if canary else None, "pinned": pinned}
 
 
 def passed(store: AdapterStore, version: str) -> bool:
     """Whether a version passed its gate."""
     return bool((store.manifest(version).get("verdict") or {}).get("passed"))
+
+
+def voices_history(home: Path | None, *, again: bool, as_json: bool) -> None:
+    """What all eval cards say together; writes the page into the data folder."""
+    from trainer import history
+    from trainer.dataset import load
+
+    settings = settings_of(home)
+    store = adapter_store(settings)
+    found = history.weeks(store)
+    measured = None
+    if again:
+        known = [each.version for each in found if not each.tainted]
+        folder, _ = one_dataset(settings, store.manifest(found[-1].version)["dataset"])
+        measured = history.again(
+            store,
+            load(folder),
+            known,
+            weights=served_weights(settings),
+            persona=persona(settings, open_journal(settings)),
+            threads=threads(settings),
+            seed=settings.training.seed,
+            on_progress=lambda version: err().print(f"measuring {version}", markup=False),
+        )
+    page = history.save(settings.data_folder / "evaluations", found, measured)
+    if as_json:
+        print_json({**history.summary(found, measured), "page": str(page)})
+        return
+    out().print(history.verdict(found, measured), markup=False)
+    out().print(f"Wrote {page}.", markup=False)
 
 
 def voices_promote(home: Path | None, version: str, *, as_json: bool) -> None:
@@ -301,3 +439,27 @@ def voices_canary(home: Path | None, version: str, *, share: float, off: bool, a
             answer = {"canary": version, "share": share}
         sentence = f"Canary: {version}, share {share:g}."
     print_json(answer) if as_json else err().print(sentence, markup=False)
+
+
+def voices_pin(home: Path | None, version: str, *, audience: Audience, off: bool, as_json: bool) -> None:
+    """Let a version answer an audience, or end that; as `voices_promote` with or without a twin."""
+    if off == bool(version):
+        raise UserMistake("Name the adapter that shall speak to them, or say --off.")
+    check_audience(audience)
+    settings = settings_of(home)
+    remote, store = Remote.find(settings), adapter_store(settings)
+    if off:
+        answer = remote.post("/admin/voices/unpin", **asdict(audience)) if remote else unpinned(store, audience)
+        sentence = f"Pinned to {audience} no more: {answer['unpinned']}."
+    else:
+        if remote is not None:
+            answer = remote.post("/admin/voices/pin", version=version, **asdict(audience))
+        else:
+            store.pin(None if version == BASE else version, audience)
+            answer = {"pinned": version, "to": str(audience)}
+        sentence = f"Pinned to {audience}: {version}."
+    print_json(answer) if as_json else err().print(sentence, markup=False)
+
+
+def unpinned(store: AdapterStore, audience: Audience) -> dict[str, str]:
+    return {"unpinned": store.unpin(audience) or BASE}

@@ -24,6 +24,7 @@ inbox_app = typer.Typer(help="Questions that wait for the creator.")
 journal_app = typer.Typer(help="The record of everything: encrypt it.")
 dataset_app = typer.Typer(help="Frozen sets of training rows.")
 voices_app = typer.Typer(help="Voices: list, promote, go back.")
+publish_app = typer.Typer(help="Give the twin to others, as an OpenAI-compatible address with keys and quotas.")
 graph_app = typer.Typer(
     help="What memory's graph knows: things, how they hang together, what the creator thinks of them."
 )
@@ -33,12 +34,25 @@ app.add_typer(inbox_app, name="inbox")
 app.add_typer(journal_app, name="journal")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(voices_app, name="voices")
+voices_app.add_typer(publish_app, name="publish")
 app.add_typer(graph_app, name="graph")
 app.add_typer(profile_app, name="profile")
 app.add_typer(bench_app, name="bench")
 
 Home = Annotated[Path | None, typer.Option("--home", help="The folder with understudy.toml; default: this one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Stage = Annotated[str, typer.Option(help="sft, or preference: from edits and votes, on the current voice.")]
+
+
+# What a key may do in a day where nothing else is said.
+REQUESTS, TOKENS = 1000, 200_000
+
+
+def named_path(text: str) -> Path:
+    """A path that somebody gave; an empty one, such as of a shell's unset variable, would be the folder they are in."""
+    if not text.strip():
+        raise UserMistake("The path is empty.")
+    return Path(text)
 
 
 @app.command()
@@ -46,7 +60,7 @@ def init(
     home: Home = None,
     creator: Annotated[str, typer.Option(help="The name of the person the twin stands in for.")] = "",
     creator_id: Annotated[list[str] | None, typer.Option(help="PLATFORM:ID of the creator; repeatable.")] = None,
-    preset: Annotated[str, typer.Option(help="tiny, cpu or persona-3b.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="tiny, cpu, persona-3b, or gpu-8gb, -16gb, -24gb, -80gb.")] = "tiny",
     language: Annotated[str, typer.Option(help="en, zh-CN or zh-TW.")] = "en",
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
 ) -> None:
@@ -57,8 +71,24 @@ def init(
 
 
 @app.command()
-def doctor(home: Home = None, as_json: Json = False) -> None:
+def doctor(
+    home: Home = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Instead: measure how this machine computes the voice fastest, and keep it.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --tune: change the base's format though there are adapters for it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Check everything this set-up needs; exit 1 if anything is missing."""
+    if tune:
+        from infra.cli.tuning import tune as run_tune
+
+        run_tune(home, force=force, as_json=as_json)
+        return
+    if force:
+        raise UserMistake("--force belongs to --tune: understudy doctor --tune --force.")
     from infra.cli.setup import doctor as run
 
     run(home, as_json=as_json)
@@ -80,12 +110,20 @@ def up(
 
 @app.command()
 def serve(
-    home: Home = None, port: Annotated[int | None, typer.Option(help="Instead of api.port; 0 takes any.")] = None
+    home: Home = None,
+    port: Annotated[int | None, typer.Option(help="Instead of api.port; 0 takes any.")] = None,
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    voice: Annotated[
+        bool, typer.Option("--voice", help="The voice alone, for a twin elsewhere that names it in voice.urls.")
+    ] = False,
 ) -> None:
     """Run only the API and the page, for deployment."""
-    from infra.cli.run import serve as run
+    from infra.cli.run import serve, serve_voice
 
-    run(home, port=port)
+    if voice:
+        serve_voice(home, port=port)
+    else:
+        serve(home, port=port, parent=parent)
 
 
 @app.command()
@@ -158,7 +196,10 @@ def teach(question: str, answer: str, home: Home = None, as_json: Json = False) 
 
 @app.command(name="import")
 def import_(
-    paths: Annotated[list[Path], typer.Argument(help="Files, folders or zips that the creator has.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(parser=named_path, metavar="PATHS", help="Files, folders or zips that the creator has."),
+    ],
     home: Home = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Also remove what came from these folders before and is gone.")
@@ -283,12 +324,27 @@ def restore(
 def dataset_build(
     home: Home = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count, with reasons.")] = False,
+    stage: Stage = "sft",
     as_json: Json = False,
 ) -> None:
     """Build a dataset from what may be learned from."""
     from infra.cli.learn import dataset_build as run
 
-    run(home, dry_run=dry_run, as_json=as_json)
+    run(home, dry_run=dry_run, stage=stage, as_json=as_json)
+
+
+@dataset_app.command("quarantine")
+def dataset_quarantine(
+    home: Home = None,
+    accept: Annotated[
+        str, typer.Option(help="Let this one train: the beginning of its id, or all.", metavar="ID|all")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Show what looks planted and does not train, with the reasons; or say yes to it."""
+    from infra.cli.learn import dataset_quarantine as run
+
+    run(home, accept=accept, as_json=as_json)
 
 
 @dataset_app.command("list")
@@ -322,16 +378,48 @@ def dataset_export(
 
 
 @app.command()
+def distil(
+    home: Home = None,
+    rows: Annotated[int, typer.Option(min=1, help="How many imitations to ask for.")] = 500,
+    budget_money: Annotated[float | None, typer.Option(min=0, help="Stop before it has cost more.")] = None,
+    budget_tokens: Annotated[int | None, typer.Option(min=0, help="Stop before it has taken more tokens.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether the estimate is all right.")] = False,
+    resume: Annotated[str, typer.Option(help="Go on with a run that was killed or stopped.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Have a teacher answer new questions in the creator's manner, for trainings to learn from."""
+    from infra.cli.distil import Asked
+    from infra.cli.distil import distil as run
+
+    run(home, Asked(rows, budget_money, budget_tokens, yes, resume), as_json=as_json)
+
+
+@app.command()
 def retrain(
     home: Home = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the run ends.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after counting what would be learned.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Stop after counting what would be learned and estimating what it takes.")
+    ] = False,
+    tune: Annotated[
+        int, typer.Option("--tune", min=0, help="Search among this many ranks, rates and epochs first, 2 to 32.")
+    ] = 0,
+    stage: Annotated[
+        str,
+        typer.Option(
+            help="sft; preference: from edits and votes, on the current voice; grpo: to reason, from worked cases."
+        ),
+    ] = "sft",
+    data: Annotated[Path | None, typer.Option(help="The worked cases: jsonl of question, answer, steps.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of --stage grpo.")] = 300,
     as_json: Json = False,
 ) -> None:
     """Build, train, evaluate, gate, swap."""
     from infra.cli.learn import retrain as run
+    from infra.cli.reasoning import options_for
 
-    run(home, wait=wait, dry_run=dry_run, as_json=as_json)
+    options = options_for(home, stage, data=data, steps=steps)
+    run(home, wait=wait, dry_run=dry_run, as_json=as_json, tune=tune, options=options)
 
 
 @app.command()
@@ -351,10 +439,16 @@ def runs(
 def evaluate(
     version: str,
     questions: Annotated[Path | None, typer.Option(help="A jsonl of questions to ask before and after.")] = None,
+    sheet: Annotated[bool, typer.Option("--sheet", help="Ask the fixed sheet of questions before and after.")] = False,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """Make the eval card of an adapter again."""
+    if sheet:
+        from infra.cli.reasoning import sheet as run_sheet
+
+        run_sheet(home, version, as_json=as_json)
+        return
     from infra.cli.learn import evaluate as run
 
     run(home, version, questions=questions, as_json=as_json)
@@ -384,6 +478,18 @@ def voices_rollback(home: Home = None, as_json: Json = False) -> None:
     run(home, as_json=as_json)
 
 
+@voices_app.command("history")
+def voices_history(
+    again: Annotated[bool, typer.Option("--again", help="Also measure every voice on the newest questions.")] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Is the twin getting better? All eval cards in a row, as a page with plots."""
+    from infra.cli.learn import voices_history as run
+
+    run(home, again=again, as_json=as_json)
+
+
 @voices_app.command("canary")
 def voices_canary(
     version: Annotated[str, typer.Argument(help="The adapter to try out.")] = "",
@@ -396,6 +502,74 @@ def voices_canary(
     from infra.cli.learn import voices_canary as run
 
     run(home, version, share=share, off=off, as_json=as_json)
+
+
+@voices_app.command("pin")
+def voices_pin(
+    version: Annotated[str, typer.Argument(help="The adapter that shall speak; `base` is the bare model.")] = "",
+    community: Annotated[str, typer.Option(help="Discord server or Telegram group, as PLATFORM:ID.")] = "",
+    language: Annotated[str, typer.Option(help="What the member speaks: en, zh-CN, zh-TW.")] = "",
+    off: Annotated[bool, typer.Option("--off", help="Answer them like others again.")] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Let VERSION answer one community, one language, or one language in one community, whoever speaks to others."""
+    from infra.cli.learn import voices_pin as run
+    from infra.voice.chat import Audience
+
+    run(home, version, audience=Audience(community, language), off=off, as_json=as_json)
+
+
+@voices_app.command("export")
+def voices_export(
+    version: Annotated[str, typer.Argument(help="The adapter to take elsewhere.")],
+    quant: Annotated[str, typer.Option(help="Formats of the merged files; also Q4_0 and F16.")] = "Q4_K_M,Q5_K_M,Q8_0",
+    out: Annotated[
+        Path | None, typer.Option(parser=named_path, metavar="FOLDER", help="Default: data/exports/VERSION.")
+    ] = None,
+    licence: Annotated[
+        str, typer.Option("--license", help="What others may do with it; default: all rights reserved.")
+    ] = "",
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Write adapter VERSION as files for llama.cpp, Ollama and phones, with a model card and an AI label."""
+    from infra.cli.export import voices_export as run
+
+    run(home, version, quant=quant, out=out, licence=licence, as_json=as_json)
+
+
+@publish_app.command("create")
+def publish_create(
+    name: Annotated[str, typer.Argument(help="Who gets the key, such as a site or an app.")],
+    requests_per_day: Annotated[int, typer.Option(min=0, help="By UTC day; 0 is no limit.")] = REQUESTS,
+    tokens_per_day: Annotated[int, typer.Option(min=0, help="Of prompts and answers; 0 is no limit.")] = TOKENS,
+    expires: Annotated[str, typer.Option(help="The last day on which it works, as 2027-03-31; default: none.")] = "",
+    voice: Annotated[str, typer.Option(help="The adapter that speaks to them; default: the current voice.")] = "",
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Make a key for NAME and print it, once: only its hash is kept."""
+    from infra.cli.publish import create as run
+    from infra.published import Quota
+
+    run(home, name, quota=Quota(requests_per_day, tokens_per_day), expires=expires, voice=voice, as_json=as_json)
+
+
+@publish_app.command("list")
+def publish_list(home: Home = None, as_json: Json = False) -> None:
+    """List keys by name, with their quotas and what they used today."""
+    from infra.cli.publish import listing as run
+
+    run(home, as_json=as_json)
+
+
+@publish_app.command("revoke")
+def publish_revoke(name: str, home: Home = None, as_json: Json = False) -> None:
+    """Let the key of NAME open nothing any more, from the next request on."""
+    from infra.cli.publish import revoke as run
+
+    run(home, name, as_json=as_json)
 
 
 @app.command()
@@ -520,11 +694,16 @@ def profile_restore(
 
 
 @bench_app.command("serve")
-def bench_serve(as_json: Json = False) -> None:
-    """Our voice server beside llama_cpp.server: same model, same threads, same traffic."""
+def bench_serve(
+    llama_cpp: Annotated[
+        Path | None, typer.Option(help="Folder with llama-server and llama-batched-bench, to measure beside.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Our voice server beside llama_cpp.server and llama-server: same file, same threads, same traffic."""
     from infra.cli.bench import serve as run
 
-    run(as_json=as_json)
+    run(llama_cpp, as_json=as_json)
 
 
 @bench_app.command("recall")
@@ -559,6 +738,22 @@ def bench_abstention(
     run(files or [], as_json=as_json)
 
 
+@bench_app.command("weeks")
+def bench_weeks(
+    files: Annotated[list[Path], typer.Argument(help="Exchanges as jsonl: question, answer, time.")],
+    base: Annotated[int, typer.Option(min=8, help="Rows of the base part.")] = 90,
+    week: Annotated[int, typer.Option(min=4, help="Rows of each week.")] = 45,
+    heldout: Annotated[int, typer.Option(min=4, help="Of each part so many are held out beside them.")] = 16,
+    epochs: Annotated[int, typer.Option(min=1)] = 1,
+    folder: Annotated[Path | None, typer.Option(help="Keep the adapters here, and go on with what is here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What each way of retraining learns in three weeks in a row, and what it forgets."""
+    from infra.cli.bench import weeks as run
+
+    run(files, base=base, week=week, heldout=heldout, epochs=epochs, folder=folder, as_json=as_json)
+
+
 @bench_app.command("swap")
 def bench_swap(as_json: Json = False) -> None:
     """Swaps under streaming load: lost tokens, gaps, memory."""
@@ -567,12 +762,99 @@ def bench_swap(as_json: Json = False) -> None:
     run(as_json=as_json)
 
 
+@bench_app.command("soak")
+def bench_soak(
+    requests: Annotated[int, typer.Option(help="Questions of every shape; some leave, some cannot fit.")] = 10_000,
+    swaps: Annotated[int, typer.Option(help="Swaps in between, at least ten.")] = 500,
+    as_json: Json = False,
+) -> None:
+    """Whether the voice lasts: memory, failures and places after each tenth of many requests and swaps."""
+    from infra.cli.bench import soak as run
+
+    run(requests=requests, swaps=swaps, as_json=as_json)
+
+
+@bench_app.command("preference")
+def bench_preference(
+    rows: Annotated[int, typer.Option(help="Rows that the voice is tuned on.")] = 100,
+    pairs: Annotated[int, typer.Option(help="Drafts that the creator edits.")] = 80,
+    as_json: Json = False,
+) -> None:
+    """Tune a voice on the bundled community, let it draft, and learn from what the creator wrote instead."""
+    from infra.cli.bench import preference as run
+
+    run(rows=rows, pairs=pairs, as_json=as_json)
+
+
+@bench_app.command("memorisation")
+def bench_memorisation(
+    epochs: Annotated[str, typer.Option(help="Numbers of epochs, each a training of its own.")] = "2",
+    rows: Annotated[int, typer.Option(help="Rows to learn, and as many to keep apart.")] = 60,
+    as_json: Json = False,
+) -> None:
+    """Plant secrets in training rows, train with the default settings, and attack what comes of it."""
+    from infra.cli.bench import memorisation as run
+
+    run(epochs, rows=rows, as_json=as_json)
+
+
 @bench_app.command("graph")
 def bench_graph(as_json: Json = False) -> None:
     """What the graph adds to recall, on labelled questions that one exchange does not answer; and how fast it is."""
     from infra.cli.bench import graph as run
 
     run(as_json=as_json)
+
+
+@bench_app.command("multiply")
+def bench_multiply(
+    digits: Annotated[int, typer.Option(help="The longest numbers; 3 is for a base of 3B or more on a GPU.")] = 2,
+    rows: Annotated[int, typer.Option(min=50, help="Worked examples to learn from.")] = 1000,
+    epochs: Annotated[int, typer.Option(min=1)] = 1,
+    preset: Annotated[str, typer.Option(help="Whose base: tiny, cpu or persona-3b.")] = "tiny",
+    asked: Annotated[int, typer.Option(min=4, help="Questions of each pair of lengths, at most.")] = 40,
+    keep: Annotated[Path | None, typer.Option(help="A folder for all answers; an aborted run goes on there.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Teach a base to multiply step by step: right answers before and after, by digits, on pairs it never saw."""
+    from infra.cli.reasoning import multiply as run
+
+    run(keep, digits=digits, rows=rows, epochs=epochs, preset=preset, asked=asked, as_json=as_json)
+
+
+@bench_app.command("train")
+def bench_train(
+    base: Annotated[
+        list[str] | None, typer.Option(help="packaged, small, or a Qwen2.5: 0.5b, 1.5b, 3b, 7b, 14b; repeatable.")
+    ] = None,
+    rank: Annotated[str, typer.Option(help="Ranks, with commas between.")] = "16,128",
+    trainer: Annotated[str, typer.Option(help="unsloth, trl or both.")] = "unsloth,trl",
+    length: Annotated[int, typer.Option(min=16, max=8192, help="Tokens of a row.")] = 2048,
+    batch: Annotated[int, typer.Option(min=1, max=64, help="Rows at once.")] = 4,
+    four_bit: Annotated[bool, typer.Option("--four-bit", help="QLoRA: a base in 4 bits, on CUDA.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure how fast a training goes here and what it holds."""
+    from infra.cli.training import bench as run
+
+    run(base or [], rank, trainer, length=length, batch=batch, four_bit=four_bit, as_json=as_json)
+
+
+@bench_app.command("distil")
+def bench_distil(
+    file: Annotated[Path, typer.Argument(help="Real exchanges, a JSON object a line: question, answer, time.")],
+    newest: Annotated[int, typer.Option(min=100, help="How many exchanges to use, the newest.")] = 700,
+    rows: Annotated[int, typer.Option(min=20, help="Imitations to ask for.")] = 400,
+    tokens: Annotated[int, typer.Option(min=1000, help="What each training may read.")] = 16_000,
+    url: Annotated[str, typer.Option(help="An OpenAI-compatible teacher; default: the packaged model.")] = "",
+    model: Annotated[str, typer.Option(help="What that server calls its model.")] = "",
+    folder: Annotated[Path | None, typer.Option(help="Keep everything there, and go on there.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Adapters trained on real rows, on a teacher's imitations, and on both, on the same held-out exchanges."""
+    from infra.cli.bench import distil as run
+
+    run(file, newest=newest, rows=rows, tokens=tokens, url=url, model=model, folder=folder, as_json=as_json)
 
 
 @bench_app.command("pairing")

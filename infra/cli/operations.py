@@ -2,18 +2,20 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from infra.adapters import BASE
+from infra.adapters import BASE, AdapterStore
 from infra.cli.compose import adapter_store, now, open_runs, set_silence, silenced
 from infra.errors import ServiceTrouble
 from infra.remote import Remote
 from infra.runs import document
 from infra.settings import Settings
-from memory.journal import Journal
+from memory.journal import Journal, Judged
 
 if TYPE_CHECKING:
+    from memory.trial import Ending
     from trainer.frozen import Followed
 
 
@@ -103,13 +105,51 @@ class House:
         follow_tombstones(folder, self.journal, creator=self.settings.answering)
         drop_playground(self.settings)
         followed = follow_forgotten(folder, self.journal, open_runs(self.settings, self.journal))
-        store, twin = adapter_store(self.settings), running_twin(self.settings)
+        self._silence_tainted(adapter_store(self.settings), running_twin(self.settings))
+        return followed
+
+    @staticmethod
+    def _silence_tainted(store: AdapterStore, twin: Remote | None) -> None:
+        """Let no voice speak on that learned what was forgotten, to whomever it speaks."""
         current, canary = store.current(), store.canary()
         if current is not None and store.tainted(current):
             twin.post("/admin/voices/promote", version=BASE) if twin is not None else store.point(None)
         elif canary is not None and store.tainted(canary.version):
             twin.post("/admin/voices/canary/stop", version=canary.version) if twin is not None else store.end_canary()
-        return followed
+        for audience, version in store.pins().items():
+            if version is not None and store.tainted(version):
+                twin.post("/admin/voices/unpin", **asdict(audience)) if twin is not None else store.unpin(audience)
+
+    def watch_canary(self) -> "Ending | None":
+        """End a trial that goes badly, as a person would. The reason is journalled first: no crash loses it."""
+        if not self.settings.canary.stop or self.settings.bot.api or adapter_store(self.settings).canary() is None:
+            return None
+        found = self.voices()
+        if (trial := found["canary"]) is None:
+            return None
+        ending = self._ending(found["voice"], trial)
+        if ending is not None:
+            self.stop_canary(ending.version)
+        return ending
+
+    def _ending(self, voice: str, trial: Mapping[str, Any]) -> "Ending | None":
+        """Why a trial has to end: what is journalled already, else what the figures say now, which is journalled."""
+        from bot.trials import sentence
+        from memory.remember import remember
+        from memory.trial import Ending, endings, trial_event, trial_id, worse_in
+
+        for known in endings(self.journal):
+            if known.id == trial_id(trial["version"], trial["since"]):
+                return known
+        judged = self.journal.judged(since=datetime.fromisoformat(trial["since"]))
+        canary, current = (judged.get(name, Judged()) for name in (trial["voice"], voice))
+        worse = worse_in(canary, current, self.settings.canary)
+        if worse is None:
+            return None
+        ending = Ending(trial["version"], trial["since"], now(), worse)
+        event = trial_event(ending, reason=sentence(ending, "en"), canary=canary, current=current)
+        remember(self.journal, [event], creator=self.settings.answering)
+        return ending
 
     def permission(self) -> tuple[str, str] | None:
         recorded = self.settings.permissions.discord_training

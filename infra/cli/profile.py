@@ -4,9 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.cli.compose import creator_person, now, open_journal, settings_of
+from infra.cli.compose import creator_person, now
 from infra.cli.console import err, out, print_json, table
-from infra.cli.graph import open_graph
+from infra.cli.graph import Opened
 from infra.errors import UserMistake
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ def show(home: Path | None, *, as_json: bool) -> None:
     """The profile that counts, or what would be drafted, and the opinions with their sources."""
     from memory.profile import current, opinions, versions
 
-    journal, store = open_journal(settings_of(home)), open_graph(home)
-    kept = current(journal)
-    profile = kept or drafted(home)
-    found = opinions(store.graph)[:SHOWN]
+    opened = Opened(home)
+    kept = current(opened.journal)
+    profile = kept or drafted(opened)
+    found = opinions(opened.graph.graph)[:SHOWN]
     held = [{"stance": each.kind, "words": each.quote, "sources": list(each.sources)} for each in found]
-    document: dict[str, Any] = {"kept": kept is not None, "version": len(versions(journal)), **asdict(profile)}
+    document: dict[str, Any] = {"kept": kept is not None, "version": len(versions(opened.journal)), **asdict(profile)}
     if as_json:
         print_json({**document, "opinions": held})
         return
@@ -43,25 +43,28 @@ def show(home: Path | None, *, as_json: bool) -> None:
 
 def draft(home: Path | None, *, as_json: bool) -> None:
     """Keep a draft from memory as the version that counts."""
-    keep_version(home, drafted(home), as_json=as_json)
+    opened = Opened(home)
+    keep_version(opened, drafted(opened), as_json=as_json)
 
 
 def set_field(home: Path | None, field: str, text: str, *, as_json: bool) -> None:
     """Keep a version with one field in other words."""
     from memory.profile import edited
 
-    keep_version(home, edited(kept_or_drafted(home), field, text), as_json=as_json)
+    opened = Opened(home)
+    keep_version(opened, edited(kept_or_drafted(opened), field, text), as_json=as_json)
 
 
 def edit(home: Path | None) -> None:
     """Open the profile in the creator's editor and keep what comes back."""
     import tomli_w
 
-    text = from_editor(tomli_w.dumps(asdict(kept_or_drafted(home))))
+    opened = Opened(home)
+    text = from_editor(tomli_w.dumps(asdict(kept_or_drafted(opened))))
     if text is None:
         err().print("Nothing was changed.")
     else:
-        keep_version(home, profile_of(text), as_json=False)
+        keep_version(opened, profile_of(text), as_json=False)
 
 
 def from_editor(text: str) -> str | None:
@@ -96,7 +99,7 @@ def versions(home: Path | None, *, as_json: bool) -> None:
     from memory.profile import FIELDS
     from memory.profile import versions as kept_versions
 
-    kept = list(enumerate(kept_versions(open_journal(settings_of(home))), start=1))
+    kept = list(enumerate(kept_versions(Opened(home).journal), start=1))
     if as_json:
         print_json([{"version": number, "at": at, **asdict(profile)} for number, (at, profile) in kept])
         return
@@ -108,30 +111,35 @@ def restore(home: Path | None, number: int, *, as_json: bool) -> None:
     """Let an old version count again, as a new one: none is ever lost."""
     from memory.profile import version
 
-    keep_version(home, version(open_journal(settings_of(home)), number), as_json=as_json)
+    opened = Opened(home)
+    keep_version(opened, version(opened.journal, number), as_json=as_json)
 
 
-def kept_or_drafted(home: Path | None) -> "Profile":
+def kept_or_drafted(opened: Opened) -> "Profile":
     """What an edit begins with."""
     from memory.profile import current
 
-    return current(open_journal(settings_of(home))) or drafted(home)
+    return current(opened.journal) or drafted(opened)
 
 
-def drafted(home: Path | None) -> "Profile":
-    """What memory says of the creator today."""
+def drafted(opened: Opened) -> "Profile":
+    """What memory says of the creator today, from what anybody may see: every prompt everywhere carries it."""
     from memory.profile import draft as draft_of
+    from memory.profile import named_in
 
-    settings = settings_of(home)
-    answers = (each.answer for each in open_journal(settings).exchanges() if each.author.role == "creator")
-    return draft_of(open_graph(home).topics(), answers, about=settings.creator.about)
+    answers, shown = [], {each.id for each in opened.journal.passages() if each.place.visibility == "public"}
+    for each in opened.journal.exchanges():
+        if each.place.visibility == "public":
+            shown.add(each.id)
+            answers += [each.answer] if each.author.role == "creator" else []
+    topics = named_in(shown, opened.graph.topics(), opened.graph.graph)
+    return draft_of(topics, answers, about=opened.settings.creator.about)
 
 
-def keep_version(home: Path | None, profile: "Profile", *, as_json: bool) -> None:
+def keep_version(opened: Opened, profile: "Profile", *, as_json: bool) -> None:
     from memory.profile import keep
 
-    settings = settings_of(home)
-    keep(open_journal(settings), profile, creator=creator_person(settings), at=now())
+    keep(opened.journal, profile, creator=creator_person(opened.settings), at=now())
     if as_json:
         print_json(asdict(profile))
     else:

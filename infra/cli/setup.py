@@ -146,6 +146,25 @@ def check_model(settings: Settings) -> str:
     return f"{settings.models.base} as {weights.format}, {weights.path.stat().st_size / 1e6:.0f} MB"
 
 
+def check_computing(settings: Settings) -> str:
+    """How the voice computes, and why so."""
+    from infra.cli.compose import served_tuning, served_weights
+
+    if settings.voice.url:
+        return f"{settings.voice.url} speaks"
+    tuning, why = served_tuning(settings, served_weights(settings))
+    layers = {0: "nothing on a GPU", -1: "all layers on a GPU"}
+    return f"{tuning}; {layers.get(tuning.gpu_layers, f'{tuning.gpu_layers} layers on a GPU')}; {why}"
+
+
+def check_training(settings: Settings) -> str:
+    """Which trainer would run, and what keeps a faster one from it."""
+    from trainer.gpu import Found, means
+
+    models, plain = settings.models, settings.training.trainer == "trl"
+    return str(means(Found.here(), trainable=models.trainable, four_bit=models.four_bit, plain=plain))
+
+
 def check_reranker(settings: Settings) -> str:
     from infra.cli.compose import open_reranker
 
@@ -154,6 +173,7 @@ def check_reranker(settings: Settings) -> str:
 
 
 def check_adapter(settings: Settings) -> str:
+    from infra.adapters import BASE
     from infra.cli.compose import adapter_store
 
     store = adapter_store(settings)
@@ -166,7 +186,32 @@ def check_adapter(settings: Settings) -> str:
         store.may_try(canary.version, canary.share, beside=current)
         store.verify(canary.version)
         found += f"; canary {canary.version} is whole"
+    for audience, version in store.pins().items():
+        store.may_pin(version, audience)
+        found += f"; {version or BASE} speaks to {audience}"
+        if version is not None:
+            store.verify(version)
     return found
+
+
+def check_voice_servers(settings: Settings) -> str:
+    """Which servers answer; as many as possible have to, and every one is named."""
+    from infra.cli.compose import adapter_store, voice_servers
+
+    aim, servers = adapter_store(settings).aim(), voice_servers(settings)
+    if not servers:
+        return f"the one at {settings.voice.url}" if settings.voice.url else "none; the engine speaks here"
+    troubles = []
+    for server in servers:
+        try:
+            if not server.look(aim).aligned:
+                troubles.append(f"{server.url} does not speak with the current adapter")
+        except UnderstudyError as error:
+            troubles.append(str(error).rstrip("."))
+    if troubles:
+        answering = len(servers) - len(troubles)
+        raise ServiceTrouble(f"{answering} of {len(servers)} answer as they shall: {'; '.join(troubles)}.")
+    return f"all {len(servers)} answer"
 
 
 def check_creator(settings: Settings) -> str:
@@ -194,8 +239,11 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
     "journal": check_journal,
     "index": check_index,
     "base model": check_model,
+    "computing": check_computing,
+    "training": check_training,
     "reranker": check_reranker,
     "adapter": check_adapter,
+    "voice servers": check_voice_servers,
     "discord": check_discord,
     "telegram": check_telegram,
 }

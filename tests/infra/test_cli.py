@@ -14,10 +14,11 @@ import pytest
 
 from infra.adapters import GGUF, AdapterStore
 from infra.cli.compose import adapter_store
-from infra.cli.learn import voices_canary
+from infra.cli.learn import voices_canary, voices_list, voices_pin
 from infra.cli.setup import check_adapter, index_said
 from infra.errors import ServiceTrouble, UserMistake
 from infra.settings import child_environment, load_settings
+from infra.voice.chat import Audience
 from infra.voice.weights import Weights
 from tests.infra.running import understudy
 from tests.weights import write_adapter
@@ -52,6 +53,7 @@ def test_init_writes_settings_once_and_private_secrets(twin: Path) -> None:
         (["ask", "How?"], "understudy init"),
         (["ask", "  "], "no words"),
         (["teach", "How\udcff?", "So."], "not UTF-8"),
+        (["import", ""], "The path is empty."),
     ],
 )
 def test_what_cannot_work_is_one_sentence_and_leaves_nothing(tmp_path: Path, arguments: list[str], said: str) -> None:
@@ -150,6 +152,29 @@ def test_a_canary_begins_with_the_next_start_where_no_twin_is_running(home: Path
     assert (store.current(), store.canary()) == ("v1", None)
 
 
+def test_a_voice_is_pinned_from_the_next_start_on_where_no_twin_is_running(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, both, english = with_adapters(home), Audience("discord:1", "zh-CN"), Audience(language="en")
+    asked = ("voices", "pin", "v1", "--community", "discord:1", "--language", "zh-CN")
+    assert "Pinned to discord:1 in zh-CN: v1." in understudy(home, *asked).stderr
+    voices_pin(home, "base", audience=english, off=False, as_json=True)
+    store.point("v2")
+    assert store.pins() == {both: "v1", english: None}
+
+    voices_list(home, as_json=False)
+    listed = capsys.readouterr().out
+    assert ("Pinned to discord:1 in zh-CN: v1" in listed, "Pinned to en: base" in listed) == (True, True)
+    assert "v1 speaks to discord:1 in zh-CN" in check_adapter(load_settings(home))
+
+    voices_pin(home, "", audience=both, off=True, as_json=True)
+    assert (json.loads(capsys.readouterr().out), store.pins()) == ({"unpinned": "v1"}, {english: None})
+    with pytest.raises(UserMistake, match="one is to: en"):
+        voices_pin(home, "", audience=both, off=True, as_json=True)
+    with pytest.raises(UserMistake, match="or say --off"):
+        voices_pin(home, "", audience=both, off=False, as_json=True)
+
+
 @pytest.mark.parametrize(
     ("version", "share", "said"),
     [
@@ -224,6 +249,13 @@ def test_the_kill_switch_silences_at_once(twin: Path, up) -> None:
 
 def test_a_second_twin_on_the_same_folder_is_refused(twin: Path, up) -> None:
     assert "running already" in understudy(twin, "up", "--port", "0", code=1).stderr
+
+
+def test_what_answers_is_a_child_of_up_which_starts_it_again(twin: Path, up) -> None:
+    """That it does is a drill: `tests/drills/test_kill_api.py`."""
+    address = json.loads((twin / "data" / "run" / "api.json").read_text(encoding="utf-8"))
+
+    assert psutil.Process(address["pid"]).ppid() == up[1].pid
 
 
 def test_chat_streams_sources_and_takes_votes(twin: Path, up) -> None:

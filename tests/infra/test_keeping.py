@@ -26,6 +26,7 @@ from memory.members import Members
 from memory.provenance import Permissions
 from memory.recall import Recall
 from memory.remember import choice_event, consent_event, remember
+from memory.tombstones import FILE
 from memory.vectors import EdgeStore
 from tests.infra.running import QA, lend_embedder
 from tests.people import BOB, CHARLIE, CREATOR, NOON
@@ -217,6 +218,20 @@ def test_a_restore_that_was_killed_half_way_forgets_nothing_of_what_was_forgotte
     keeping.backup(settings.home, tmp_path / "older.tar", keep=0, as_json=True)
     forget_bob(settings, capsys)
     settings.data_folder.rename(keeping.aside_of(settings.data_folder))
+
+    keeping.restore(settings.home, tmp_path / "older.tar", replace=True, as_json=True)
+
+    journal = open_journal(settings)
+    assert [each.question for each in journal.exchanges()] == [CHAT["messages"][2]["text"]]
+    journal.close()
+
+
+def test_a_restore_asks_the_journal_it_replaces_what_was_forgotten(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keeping.backup(settings.home, tmp_path / "older.tar", keep=0, as_json=True)
+    forget_bob(settings, capsys)
+    (settings.data_folder / FILE).unlink()
 
     keeping.restore(settings.home, tmp_path / "older.tar", replace=True, as_json=True)
 
