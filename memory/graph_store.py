@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from infra.database import reading as reading_from_database
+from infra.database import settle
 from memory.codec import dumps, time_of, time_text
 from memory.extract import Extractor, Rules, parts
 from memory.graph import Graph
@@ -59,6 +60,12 @@ class GraphStore:
             if total:
                 self._follow_topics()
             return total
+
+    def forget(self) -> None:
+        """Let what is gone from the journal leave the graph too, where no running twin has seen to it yet."""
+        if self._waiting():
+            self.drain_all()
+            settle(self._journal.engine)
 
     def rebuild(self) -> int:
         """Learn the lexicon anew and read everything again; returns how many sources that was."""

@@ -42,7 +42,7 @@ class House:
     journal: Journal
 
     def plan(self) -> Mapping[str, Any]:
-        from trainer.cycle import harvest_counts
+        from trainer.planning import harvest_counts
 
         return harvest_counts(self.settings, self.journal)
 
@@ -96,6 +96,7 @@ class House:
         return silenced(self.journal)
 
     def follow_forgotten(self) -> "Followed":
+        from memory.graph_store import GraphStore
         from memory.tombstones import follow_tombstones
         from trainer.frozen import Followed, follow_forgotten
 
@@ -104,6 +105,7 @@ class House:
         folder = self.settings.data_folder
         follow_tombstones(folder, self.journal, creator=self.settings.answering)
         drop_playground(self.settings)
+        GraphStore(self.journal).forget()
         followed = follow_forgotten(folder, self.journal, open_runs(self.settings, self.journal))
         self._silence_tainted(adapter_store(self.settings), running_twin(self.settings))
         return followed

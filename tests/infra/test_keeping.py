@@ -1,5 +1,6 @@
 """Forgetting, end to end: through a restart, a new index, an older backup and the same archive again."""
 
+import contextlib
 import json
 import tarfile
 from datetime import timedelta
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra.backup import backups, unpack, write_backup
-from infra.cli import forgetting, keeping
+from infra.cli import forgetting, graph, keeping
 from infra.cli.compose import Memory, adapter_store, open_journal, open_memory
 from infra.cli.feed import import_files
 from infra.cli.forgetting import Wanted
@@ -32,7 +33,7 @@ from tests.infra.running import QA, lend_embedder
 from tests.people import BOB, CHARLIE, CREATOR, NOON
 from trainer.harvest import harvest
 
-WORD = "zanzibar"
+WORD = "Zanzibar"
 CHAT = {
     "name": "bakery",
     "type": "private_supergroup",
@@ -84,11 +85,11 @@ def know_bob(settings: Settings, encoder: Encoder) -> list[str]:
     """Every way in which this installation, opened anew and with its index made again, still knows Bob's words."""
     journal = open_journal(settings)
     index = Index(journal, EdgeStore(settings.data_folder / "index"), encoder)
-    graph = GraphStore(journal)
-    with Memory(journal, index, graph, GraphRecall(Recall(journal, index), journal, graph)) as memory:
+    store = GraphStore(journal)
+    with Memory(journal, index, store, GraphRecall(Recall(journal, index), journal, store)) as memory:
         journal.outbox_rebuild()
         memory.drain_all()
-        with graph.reading() as read:
+        with store.reading() as read:
             graphed = [name for name in read.ids() if WORD.casefold() in name]
         recalled = memory.recall.recall(f"How do I bake a {WORD} loaf?").notes
         trained = harvest(journal, permissions=Permissions()).exchanges
@@ -100,8 +101,28 @@ def know_bob(settings: Settings, encoder: Encoder) -> list[str]:
             "trained on": [each for each in trained if WORD in each.question],
         }
         assert [each for each in journal.exchanges() if "flour" in each.question]
-    held = [path for path in settings.data_folder.rglob("*") if path.is_file() and WORD.encode() in path.read_bytes()]
-    return [*(way for way, found in ways.items() if found), *map(str, held)]
+    ways["exported"] = [each for each in exported(settings) if WORD in each]
+    return [*(way for way, found in ways.items() if found), *held(settings)]
+
+
+def held(settings: Settings) -> list[str]:
+    """The files of the installation that hold the word."""
+    found = []
+    for path in settings.data_folder.rglob("*"):
+        # What SQLite keeps beside its file comes and goes.
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            found += [str(path)] if WORD.casefold().encode() in path.read_bytes().lower() else []
+    return found
+
+
+def exported(settings: Settings) -> list[str]:
+    """The graph as other programs get it."""
+    file = settings.home / "graph"
+    texts = []
+    for form in ("graphml", "json"):
+        graph.export(settings.home, file, form)
+        texts.append(file.read_text(encoding="utf-8"))
+    return texts
 
 
 def forget_bob(settings: Settings, capsys: pytest.CaptureFixture[str]) -> dict:
@@ -113,13 +134,14 @@ def forget_bob(settings: Settings, capsys: pytest.CaptureFixture[str]) -> dict:
 def test_forgotten_words_come_back_in_no_way(
     settings: Settings, archive: Path, tmp_path: Path, encoder: Encoder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert {"recalled", "listed", "trained on"} <= set(know_bob(settings, encoder))
+    assert {"graphed", "recalled", "listed", "trained on", "exported"} <= set(know_bob(settings, encoder))
     older = tmp_path / "older.tar"
     keeping.backup(settings.home, older, keep=0, as_json=True)
 
     receipt = forget_bob(settings, capsys)
     assert (receipt["messages"], receipt["exchanges"], receipt["consents"]) == (1, 1, 1)
     assert (receipt["tainted"], receipt["dataset_files"], receipt["backups"]) == (["v1"], 2, [str(older)])
+    assert held(settings) == [], "also before anything starts again"
     assert know_bob(settings, encoder) == []
 
     import_files(settings.home, [archive], prune=False, as_json=True)
