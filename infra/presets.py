@@ -38,6 +38,34 @@ class Preset:
     checkpointing: bool = True
 
 
+MULTILINGUAL = "hub:sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
+# The maker serves the larger ones in several files each, which nothing here joins.
+QWEN = {
+    "3B": "hub:Qwen/Qwen2.5-3B-Instruct-GGUF/qwen2.5-3b-instruct-q4_k_m.gguf",
+    "7B": "hub:bartowski/Qwen2.5-7B-Instruct-GGUF/Qwen2.5-7B-Instruct-Q4_K_M.gguf",
+    "14B": "hub:bartowski/Qwen2.5-14B-Instruct-GGUF/Qwen2.5-14B-Instruct-Q4_K_M.gguf",
+}
+
+
+def for_card(size: str, *, batch: int, accumulate: int, four_bit: bool, max_length: int, tokens: int) -> Preset:
+    """Qwen2.5 of a size, trained on one card."""
+    return Preset(
+        base=f"qwen2.5-{size.lower()}-instruct",
+        gguf=QWEN[size],
+        trainable=f"hub:Qwen/Qwen2.5-{size}-Instruct",
+        embedder=MULTILINGUAL,
+        rank=16,
+        alpha=32,
+        learning_rate=5e-4,
+        epochs=2,
+        max_length=max_length,
+        tokens=tokens,
+        batch=batch,
+        accumulate=accumulate,
+        four_bit=four_bit,
+    )
+
+
 PRESETS: dict[PresetName, Preset] = {
     "tiny": Preset(
         base="smollm2-135m-instruct",
@@ -55,7 +83,7 @@ PRESETS: dict[PresetName, Preset] = {
         base="qwen2.5-0.5b-instruct",
         gguf="hub:Qwen/Qwen2.5-0.5B-Instruct-GGUF/qwen2.5-0.5b-instruct-q8_0.gguf",
         trainable="",
-        embedder="hub:sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+        embedder=MULTILINGUAL,
         rank=16,
         alpha=32,
         learning_rate=4e-4,
@@ -65,9 +93,9 @@ PRESETS: dict[PresetName, Preset] = {
     ),
     "persona-3b": Preset(
         base="qwen2.5-3b-instruct",
-        gguf="hub:Qwen/Qwen2.5-3B-Instruct-GGUF/qwen2.5-3b-instruct-q4_k_m.gguf",
+        gguf=QWEN["3B"],
         trainable="hub:Qwen/Qwen2.5-3B-Instruct",
-        embedder="hub:sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+        embedder=MULTILINGUAL,
         rank=32,
         alpha=32,
         learning_rate=5e-4,
@@ -75,70 +103,10 @@ PRESETS: dict[PresetName, Preset] = {
         max_length=1024,
         tokens=10_000_000,
     ),
-    "gpu-8gb": Preset(
-        base="qwen2.5-3b-instruct",
-        gguf="hub:Qwen/Qwen2.5-3B-Instruct-GGUF/qwen2.5-3b-instruct-q4_k_m.gguf",
-        trainable="hub:Qwen/Qwen2.5-3B-Instruct",
-        embedder="hub:sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
-        rank=16,
-        alpha=32,
-        learning_rate=5e-4,
-        epochs=2,
-        max_length=1024,
-        tokens=5_000_000,
-        batch=2,
-        accumulate=4,
-        four_bit=True,
-        checkpointing=True,
-    ),
-    "gpu-16gb": Preset(
-        base="qwen2.5-7b-instruct",
-        gguf="hub:bartowski/Qwen2.5-7B-Instruct-GGUF/Qwen2.5-7B-Instruct-Q4_K_M.gguf",
-        trainable="hub:Qwen/Qwen2.5-7B-Instruct",
-        embedder="hub:sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
-        rank=16,
-        alpha=32,
-        learning_rate=5e-4,
-        epochs=2,
-        max_length=2048,
-        tokens=10_000_000,
-        batch=2,
-        accumulate=4,
-        four_bit=True,
-        checkpointing=True,
-    ),
-    "gpu-24gb": Preset(
-        base="qwen2.5-7b-instruct",
-        gguf="hub:bartowski/Qwen2.5-7B-Instruct-GGUF/Qwen2.5-7B-Instruct-Q4_K_M.gguf",
-        trainable="hub:Qwen/Qwen2.5-7B-Instruct",
-        embedder="hub:sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
-        rank=16,
-        alpha=32,
-        learning_rate=5e-4,
-        epochs=2,
-        max_length=2048,
-        tokens=10_000_000,
-        batch=2,
-        accumulate=4,
-        four_bit=False,
-        checkpointing=True,
-    ),
-    "gpu-80gb": Preset(
-        base="qwen2.5-14b-instruct",
-        gguf="hub:bartowski/Qwen2.5-14B-Instruct-GGUF/Qwen2.5-14B-Instruct-Q4_K_M.gguf",
-        trainable="hub:Qwen/Qwen2.5-14B-Instruct",
-        embedder="hub:sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
-        rank=16,
-        alpha=32,
-        learning_rate=5e-4,
-        epochs=2,
-        max_length=2048,
-        tokens=30_000_000,
-        batch=8,
-        accumulate=1,
-        four_bit=False,
-        checkpointing=True,
-    ),
+    "gpu-8gb": for_card("3B", batch=2, accumulate=4, four_bit=True, max_length=1024, tokens=5_000_000),
+    "gpu-16gb": for_card("7B", batch=2, accumulate=4, four_bit=True, max_length=2048, tokens=10_000_000),
+    "gpu-24gb": for_card("7B", batch=2, accumulate=4, four_bit=False, max_length=2048, tokens=10_000_000),
+    "gpu-80gb": for_card("14B", batch=8, accumulate=1, four_bit=False, max_length=2048, tokens=30_000_000),
 }
 
 # Which preset suits a card of so many GB. trainer/estimate.py calculates what each takes; none was measured on a GPU.
