@@ -18,16 +18,14 @@ from infra.errors import ServiceTrouble, UnderstudyError
 from infra.files import finish_folder, finished, fresh_folder, read_json, write_atomic, write_json
 from infra.runs import Run, Runs
 from infra.settings import Settings
-from infra.voice.weights import Weights, prepare, source_of
+from infra.voice.weights import Weights
 from memory.codec import encoded, exchange_from
 from memory.encode import Encoder, kept_encoder
-from memory.graph_store import GraphStore
 from memory.index import Index
 from memory.journal import Journal
 from memory.messages import Exchange, Note
 from memory.persona import PersonaCard
-from memory.profile import current, opinions, persona_card
-from memory.provenance import Permissions
+from memory.profile import persona_card
 from memory.recall import Recall
 from memory.vectors import EdgeStore
 from trainer import (
@@ -51,9 +49,10 @@ from trainer import (
 )
 from trainer.card import EvalCard
 from trainer.frozen import KEPT, holds_forgotten, learned_forgotten
-from trainer.harvest import Harvest, harvest, kept_from, kept_to, permitted
-from trainer.imitations import chosen, learned_from, members_of, mixing
-from trainer.quarantine import Odd, Suspect
+from trainer.harvest import harvest, kept_from, kept_to, permitted
+from trainer.imitations import learned_from, members_of
+from trainer.planning import identity_of, limits_of, mixed_in, permissions_of, prepared_weights
+from trainer.quarantine import Odd
 
 CODE_VERSION = "0.1.0"
 
@@ -194,72 +193,6 @@ def measured(work: Work) -> Odd:
     )
 
 
-def prepared_weights(settings: Settings) -> Weights:
-    """The base that is served, prepared for this machine."""
-    folder = settings.data_folder / "models" / settings.models.base
-    return prepare(source_of(settings.models.gguf), folder, threads=settings.voice.threads or 2)
-
-
-def permissions_of(settings: Settings) -> Permissions:
-    """What the operator recorded of platforms' permissions."""
-    recorded = settings.permissions.discord_training
-    return Permissions(recorded.reference, str(recorded.date)) if recorded else Permissions()
-
-
-def harvest_counts(settings: Settings, journal: Journal, stage: str = "") -> dict[str, Any]:
-    """What a dataset would hold, counted with reasons; writes nothing. Raises Refused when it is too little."""
-    found = harvested_now(settings, journal)
-    if stage == preference.STAGE:
-        return preference.counts(settings, journal, found.exchanges)
-    plan = planned_from(settings, found)
-    share, permissions, seed = settings.training.synthetic_share, permissions_of(settings), settings.training.seed
-    folder = settings.data_folder
-    lines = chosen(folder, journal, plan, share=share, permissions=permissions, seed=seed) if share else []
-    said = identity_of(settings, journal, found.exchanges)
-    learned = len(plan.train) + len(lines)
-    return {**plan.summary(synthetic=len(lines)), **found.summary(), "identity": identity.room(learned, said)}
-
-
-def planned(settings: Settings, journal: Journal) -> dataset.Plan:
-    """Which exchanges a training would use for what, as the journal is now. Raises Refused when they are too few."""
-    return planned_from(settings, harvested_now(settings, journal))
-
-
-def planned_from(settings: Settings, found: Harvest) -> dataset.Plan:
-    return dataset.plan(
-        found.exchanges, max_tokens=settings.models.max_length, excluded=found.excluded, **limits_of(settings)
-    )
-
-
-def harvested_now(settings: Settings, journal: Journal) -> Harvest:
-    """What may train at this moment, without what looks planted."""
-    return harvest(journal, permissions=permissions_of(settings), odd=oddness.known(settings.data_folder))
-
-
-def suspected(settings: Settings, journal: Journal) -> Sequence[Suspect]:
-    """What would train if it did not look planted, and waits for the creator's yes."""
-    return harvested_now(settings, journal).suspects
-
-
-def identity_of(settings: Settings, journal: Journal, exchanges: Sequence[Exchange]) -> list[identity.Said]:
-    """What the twin learns to say of who speaks; stances only from what may train."""
-    persona = persona_card(journal, settings.creator.name, settings.creator.about, settings.creator.language)
-    store = GraphStore(journal)
-    store.catch_up()
-    allowed = {each.id for each in exchanges}
-    return identity.sayings(persona, current(journal), opinions(store.graph), allowed)
-
-
-def limits_of(settings: Settings) -> dict[str, Any]:
-    """How much is held out, and how little is too little."""
-    training = settings.training
-    return {
-        "validation_share": training.validation_share,
-        "heldout": training.heldout,
-        "least_rows": training.least_rows,
-    }
-
-
 def built_dataset(
     work: Work, folder: Path, exchanges: Sequence[Exchange], *, excluded: dict[str, int], persona: PersonaCard
 ) -> dataset.Dataset:
@@ -347,13 +280,6 @@ def tell_training(work: Work, progress: lora.Progress, *, said: str = "") -> Non
     text = f"loss {progress.loss:.2f}, {budgets.speed(progress)}"
     done = {"done": progress.step, "total": progress.steps, "text": text}
     work.runs.report(work.run, "lora", progress={**done, "training": said} if said else done)
-
-
-def mixed_in(settings: Settings, journal: Journal) -> dataset.Mixing | None:
-    """The imitations that the settings ask for; None when they ask for none."""
-    share = settings.training.synthetic_share
-    permissions, seed = permissions_of(settings), settings.training.seed
-    return mixing(settings.data_folder, journal, share=share, permissions=permissions, seed=seed) if share else None
 
 
 def trained(work: Work, folder: Path, built: dataset.Dataset, *, weights: Weights) -> lora.TrainReport:

@@ -68,76 +68,154 @@ def evaluate(
     `bench` is a judge that is asked too. Raises ServiceTrouble when an adapter cannot be loaded on `weights`.
     """
     began = time.perf_counter()
-    heldout = built.heldout()
-    prompts = [prompt(persona, each) for each in heldout]
-    adapters = {"base": None, "candidate": adapter, **({"current": current} if current else {})}
-    steps = 1 + 2 * len(adapters)
-    # What says who speaks is nobody's style, and what the creator's manner is, a teacher's imitations must not say.
-    rows = [row for row in built.rows("train") if not is_synthetic(row.provenance)]
-    learned = [row for row in rows if row.provenance["source"] != "identity"]
-    answers: dict[str, list[Spoken]] = {}
-    abilities: dict[str, float] = {}
-    judged = None
-    asked: dict[str, list[str]] = {}
-    engine = Engine(
-        weights.path,
-        base="base",
-        base_sha256=weights.sha256,
-        streams=STREAMS,
-        waiting=4096,
-        context_tokens=CONTEXT_TOKENS,
-        threads=threads,
-    )
-    try:
-        on_progress(0, steps, "learning the style")
-        sampled = [row.prompt for row in learned[:: max(1, len(learned) // OTHERS)]]
-        others = speak(engine, sampled, ANSWERING)
-        style = learn([row.answer for row in learned], [each.text for each in others], seed=seed)
-        for name, path in adapters.items():
-            on_progress(1 + len(answers), steps, f"asking {name}")
-            engine.promote(name if path else None, path)
-            answers[name] = speak(engine, prompts, ANSWERING)
-            asked[name] = answers_on(engine, probe() if name == "current" else sheet(), persona)
-            abilities[name] = ability(probe() if name == "current" else sheet(), asked[name])
-        if bench is not None:
-            on_progress(steps - 1, steps, "asking the judge")
-            judged = before_the_judge(bench, engine, heldout, answers, learned=learned, seed=seed)
-    finally:
-        engine.close()
-    likelihoods: dict[str, list[float]] = {}
-    probed = memorisation.probed(learned, seed=seed)
-    recited: dict[str, list[Recited]] = {}
-    for name, path in adapters.items():
-        on_progress(1 + len(adapters) + len(likelihoods), steps, f"scoring {name}")
-        with Scorer(weights.path, path, threads=threads) as scorer:
-            scored = [scorer.answer(turns, each.exchange.answer) for turns, each in zip(prompts, heldout, strict=True)]
-            if name in {"base", "candidate"}:
-                recited[name] = [scorer.recited(memorisation.bare(row), row.answer) for row in probed]
-        likelihoods[name] = [each.nll / each.tokens for each in scored]
-    ruler = Ruler(heldout, style, encoder, [row.answer for row in learned])
-    systems = {name: System(name, ruler.items(answers[name], likelihoods[name]), abilities[name]) for name in adapters}
+    subject = Subject.of(built, weights=weights, adapter=adapter, current=current, persona=persona, threads=threads)
+    steps = Steps(1 + 2 * len(subject.voices), on_progress)
+    heard = hear(subject, bench=bench, seed=seed, steps=steps)
+    probed = memorisation.probed(subject.learned, seed=seed)
+    scored = {name: score(subject, name, probed, steps) for name in subject.voices}
+    ruler = Ruler(subject.heldout, heard.style, encoder, [row.answer for row in subject.learned])
+    systems = {
+        name: System(name, ruler.items(heard.answers[name], scored[name].nll), heard.ability(name))
+        for name in subject.voices
+    }
+    references = [each.exchange.answer for each in subject.heldout]
     card = EvalCard(
-        questions=[each.exchange.question for each in heldout],
-        references=[each.exchange.answer for each in heldout],
+        questions=[each.exchange.question for each in subject.heldout],
+        references=references,
         candidate=systems["candidate"],
         base=systems["base"],
         current=systems.get("current"),
         against={
-            name: differences(systems["candidate"], systems[name], seed) for name in adapters if name != "candidate"
+            name: differences(systems["candidate"], each, seed) for name, each in systems.items() if name != "candidate"
         },
-        style_auc=style.auc,
+        style_auc=heard.style.auc,
         seed=seed,
         wall_s=round(time.perf_counter() - began, 1),
         dataset=built.id,
         facts={"train": built.manifest["train"], "base_sha256": weights.sha256},
-        memorisation=memorisation.given_back(probed, learned, base=recited["base"], candidate=recited["candidate"]),
-        sources=[[each.exchange.id, *(note.id for note in each.notes)] for each in heldout],
-        style_check=style.check([each.exchange.answer for each in heldout], [each.text for each in answers["base"]]),
-        judged=judged,
-        sheet=compared(asked["base"], asked["candidate"], creator=persona.name),
+        memorisation=memorisation.given_back(
+            probed, subject.learned, base=scored["base"].recited, candidate=scored["candidate"].recited
+        ),
+        sources=[[each.exchange.id, *(note.id for note in each.notes)] for each in subject.heldout],
+        style_check=heard.style.check(references, [each.text for each in heard.answers["base"]]),
+        judged=heard.judged,
+        sheet=compared(heard.sheets["base"], heard.sheets["candidate"], creator=persona.name),
     )
     save_card(card, folder)
     return card
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: the voices by name, the held-out exchanges, and the creator's rows that were learned."""
+
+    weights: Weights
+    voices: Mapping[str, Path | None]
+    persona: PersonaCard
+    heldout: list[HeldOut]
+    learned: list[Row]
+    threads: int
+
+    @classmethod
+    def of(
+        cls,
+        built: Dataset,
+        *,
+        weights: Weights,
+        adapter: Path,
+        current: Path | None,
+        persona: PersonaCard,
+        threads: int,
+    ) -> "Subject":
+        voices = {"base": None, "candidate": adapter, **({"current": current} if current else {})}
+        # What says who speaks is nobody's style, and a teacher's imitations must not say what the creator's manner is.
+        rows = [row for row in built.rows("train") if not is_synthetic(row.provenance)]
+        learned = [row for row in rows if row.provenance["source"] != "identity"]
+        return cls(weights, voices, persona, built.heldout(), learned, threads)
+
+    def prompts(self) -> list[list[Turn]]:
+        """What each held-out question becomes."""
+        return [prompt(self.persona, each) for each in self.heldout]
+
+
+class Steps:
+    """Tells what an evaluation does, step by step."""
+
+    def __init__(self, total: int, tell: Tell) -> None:
+        self.total, self._tell, self._done = total, tell, 0
+
+    def next(self, text: str) -> None:
+        """Tell that the next step begins."""
+        self._tell(min(self._done, self.total - 1), self.total, text)
+        self._done += 1
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What every voice said."""
+
+    style: Style
+    answers: dict[str, list[Spoken]]
+    sheets: dict[str, list[str]]
+    judged: Judged | None
+
+    def ability(self, name: str) -> float:
+        """A voice's share of the ability probe."""
+        return ability(asked_of(name), self.sheets[name])
+
+
+def asked_of(name: str) -> tuple[Question, ...]:
+    """The questions for a voice: all for those that the sheet compares, the probe's for the current one."""
+    return probe() if name == "current" else sheet()
+
+
+def hear(subject: Subject, *, bench: judge.Bench | None, seed: int, steps: Steps) -> Heard:
+    """Ask every voice the held-out questions and the sheet, one voice after the other on one engine."""
+    learned, answers, sheets = subject.learned, {}, {}
+    engine = Engine(
+        subject.weights.path,
+        base="base",
+        base_sha256=subject.weights.sha256,
+        streams=STREAMS,
+        waiting=4096,
+        context_tokens=CONTEXT_TOKENS,
+        threads=subject.threads,
+    )
+    try:
+        steps.next("learning the style")
+        others = speak(engine, [row.prompt for row in learned[:: max(1, len(learned) // OTHERS)]], ANSWERING)
+        style = learn([row.answer for row in learned], [each.text for each in others], seed=seed)
+        for name, path in subject.voices.items():
+            steps.next(f"asking {name}")
+            engine.promote(name if path else None, path)
+            answers[name] = speak(engine, subject.prompts(), ANSWERING)
+            sheets[name] = answers_on(engine, asked_of(name), subject.persona)
+        judged = (
+            before_the_judge(bench, engine, subject.heldout, answers, learned=learned, seed=seed) if bench else None
+        )
+    finally:
+        engine.close()
+    return Heard(style, answers, sheets, judged)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How likely a voice finds the creator's own answers, in nats per token, and what it recites of its rows."""
+
+    nll: list[float]
+    recited: list[Recited]
+
+
+def score(subject: Subject, name: str, probed: Sequence[Row], steps: Steps) -> Scored:
+    """Score a voice; what it recites is asked of the base and of the candidate only."""
+    steps.next(f"scoring {name}")
+    with Scorer(subject.weights.path, subject.voices[name], threads=subject.threads) as scorer:
+        scored = [
+            scorer.answer(turns, each.exchange.answer)
+            for turns, each in zip(subject.prompts(), subject.heldout, strict=True)
+        ]
+        recited = [scorer.recited(memorisation.bare(row), row.answer) for row in (probed if name != "current" else ())]
+    return Scored([each.nll / each.tokens for each in scored], recited)
 
 
 def answers_to(questions: Path, *, weights: Weights, adapter: Path, persona: PersonaCard) -> list[dict[str, str]]:

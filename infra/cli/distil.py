@@ -87,9 +87,9 @@ def pace_of(settings: Settings) -> dict[str, Any]:
 
 def begun(settings: Settings, journal: "Journal", asked: Asked) -> "Job":
     """The job that is to go on, or a new one."""
-    from trainer.cycle import planned
     from trainer.distil import load
     from trainer.imitations import FOLDER
+    from trainer.planning import planned
 
     forgotten = journal.last_forgotten()
     pool = planned(settings, journal).train
@@ -107,9 +107,9 @@ def begun(settings: Settings, journal: "Journal", asked: Asked) -> "Job":
 def new_job(settings: Settings, journal: "Journal", pool: "list[Exchange]", *, rows: int, forgotten: int) -> "Job":
     """A job of `rows` questions, frozen; of `pool` may be shown and asked."""
     from memory.graph_store import GraphStore
-    from trainer.cycle import permissions_of
     from trainer.distil import prepare
     from trainer.imitations import FOLDER
+    from trainer.planning import permissions_of
     from trainer.questions import mixed, of_graph, paraphrases, unanswered
 
     eligible = {each.id: each for each in pool}

@@ -40,7 +40,7 @@ FORMATS: dict[str, Literal["alpaca", "sharegpt", "messages"]] = {
 def dataset_build(home: Path | None, *, dry_run: bool, stage: str, as_json: bool) -> None:
     """Count, or build, what a training would learn from."""
     from infra.cli.training import checked_stage
-    from trainer.cycle import harvest_counts
+    from trainer.planning import harvest_counts
 
     settings, about = settings_of(home), checked_stage(stage)
     if not dry_run:
@@ -65,7 +65,7 @@ def dataset_build(home: Path | None, *, dry_run: bool, stage: str, as_json: bool
 def dataset_quarantine(home: Path | None, *, accept: str, as_json: bool) -> None:
     """What looks planted, and the creator's yes to one of them or all."""
     from memory.clearance import clear
-    from trainer.cycle import suspected
+    from trainer.planning import suspected
 
     settings = settings_of(home)
     journal = open_journal(settings)

