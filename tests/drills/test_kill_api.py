@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -29,6 +29,7 @@ from infra.voice.client import MovingVoice
 from infra.voice.weights import Weights
 from memory.elsewhere import RecallElsewhere
 from memory.messages import Kind
+from tests.endless import ENDLESS
 from tests.infra.running import lend_weights, understudy
 from tests.weights import write_adapter
 
@@ -221,7 +222,7 @@ async def test_whoever_waits_for_a_voice_that_is_killed_is_answered_by_the_next(
         await asyncio.to_thread(memory.recall, "How warm?")
         address = settings.data_folder / "run" / "api.json"
         killed = json.loads(address.read_text(encoding="utf-8"))
-        async with aclosing(voice.stream(asked, Sampling(temperature=1.5, max_tokens=1000, seed=1))) as speaking:
+        async with aclosing(voice.stream(asked, replace(ENDLESS, max_tokens=1000))) as speaking:
             await anext(speaking)
             waiting = asyncio.create_task(whole())
             while not (await asyncio.to_thread(httpx.get, f"{killed['url']}/readyz")).json()["waiting"]:

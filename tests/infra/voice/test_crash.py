@@ -3,6 +3,7 @@
 import queue
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from infra.voice.engine import Engine, Stream, lot
 from infra.voice.llama import Context, lib
 from infra.voice.score import Scorer
 from infra.voice.weights import Weights
+from tests import endless
 from tests.infra.running import served
 from tests.likeliest import ROUNDING, off
 from tests.weights import write_adapter
 
 GREEDY = Sampling(temperature=0, max_tokens=8)
-ENDLESS = Sampling(temperature=1.5, max_tokens=220, seed=1)
+ENDLESS = replace(endless.ENDLESS, max_tokens=220)
 When = Callable[[list[Stream]], bool]
 
 

@@ -28,6 +28,7 @@ from infra.voice.score import Scorer
 from infra.voice.sequences import common_prefix
 from infra.voice.text import TextOut
 from infra.voice.weights import Weights
+from tests.endless import ENDLESS
 from tests.likeliest import ROUNDING, off, worst_choice
 from tests.weights import write_adapter
 
@@ -300,7 +301,7 @@ def test_many_questions_of_one_hold_nobody_else_back(weights: Weights) -> None:
 
 
 def test_who_has_given_up_is_not_answered(engine: Engine) -> None:
-    running = [engine.submit(ASKED, Sampling(max_tokens=400, seed=1), lambda piece: None) for _ in range(4)]
+    running = [engine.submit(ASKED, ENDLESS, lambda piece: None) for _ in range(4)]
     heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     late = engine.submit(ASKED, Sampling(timeout_s=0.05), heard.put)
@@ -357,7 +358,7 @@ def test_a_full_queue_is_said_at_once(engine: Engine) -> None:
 
     def flood() -> None:
         for _ in range(40):
-            streams.append(engine.submit(ASKED, Sampling(max_tokens=200), nothing))
+            streams.append(engine.submit(ASKED, ENDLESS, nothing))
 
     with pytest.raises(Busy) as refused:
         flood()
@@ -374,7 +375,7 @@ def test_a_prompt_that_cannot_fit_is_refused_with_its_size(engine: Engine) -> No
 
 def test_closing_the_stream_frees_its_place(engine: Engine) -> None:
     async def leave() -> None:
-        pieces = LocalVoice(engine).stream(ASKED, Sampling(temperature=1.5, max_tokens=400))
+        pieces = LocalVoice(engine).stream(ASKED, ENDLESS)
         await anext(pieces)
         await pieces.aclose()
 
@@ -727,7 +728,7 @@ def test_a_voice_that_finishes_counts_as_long_as_it_does(
 ) -> None:
     monkeypatch.setattr("infra.voice.engine.DRAINED_S", 0.0)
     engine = roomy(weights, adapters, voices=2)
-    stream = engine.submit(ASKED, Sampling(temperature=1.5, max_tokens=400), lambda piece: None)
+    stream = engine.submit(ASKED, ENDLESS, lambda piece: None)
     while not stream.said:
         time.sleep(0.001)
     engine.promote("v1", adapters[0])
@@ -780,7 +781,7 @@ def test_closing_amid_a_swap_ends_it_one_way_or_the_other(weights: Weights, adap
     for patience in (0.0, 0.05, 0.2):
         engine = Engine(weights.path, base="tiny", base_sha256=weights.sha256, streams=2, context_tokens=512)
         for _ in range(2):  # the first answers hold the second swap up
-            engine.submit(ASKED, Sampling(temperature=1.5, max_tokens=400), lambda piece: None)
+            engine.submit(ASKED, ENDLESS, lambda piece: None)
         with ThreadPoolExecutor(1) as pool:
             swapping = pool.submit(swap_twice, engine, adapters)
             time.sleep(patience)
@@ -815,7 +816,7 @@ def test_weights_outlive_the_context_that_is_made_from_them(
 def test_a_closed_engine_ends_its_streams_with_a_reason(weights: Weights) -> None:
     engine = Engine(weights.path, base="tiny", base_sha256=weights.sha256, streams=1, context_tokens=512)
     heard: list[object] = []
-    engine.submit(ASKED, Sampling(temperature=1.5, max_tokens=300), heard.append)
+    engine.submit(ASKED, ENDLESS, heard.append)
     while not heard:
         time.sleep(0.01)
 
