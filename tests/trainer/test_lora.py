@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -274,12 +275,26 @@ def test_a_base_that_is_not_there_is_a_mistake_with_its_name(served: Path, tmp_p
         load_base(served, str(tmp_path / "nothing-here"))
 
 
-def test_bf16_needs_a_cpu_that_is_faster_with_it() -> None:
+@pytest.mark.parametrize(
+    ("known", "precision"),
+    [
+        ({"amx_bf16": True, "cpu_name": "Intel(R) Xeon(R)"}, "bf16"),
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, "bf16"),
+        ({"avx512_bf16": True, "cpu_name": "Intel(R) Xeon(R)"}, "fp32"),
+        ({"avx2": True, "cpu_name": "AMD EPYC"}, "fp32"),
+        ({}, "fp32"),
+    ],
+)
+def test_bf16_needs_a_cpu_that_is_faster_with_it(
+    monkeypatch: pytest.MonkeyPatch, known: dict[str, Any], precision: str
+) -> None:
     import torch
 
-    amx = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
 
-    assert torch.cuda.is_available() or best_precision() == ("bf16" if amx else "fp32")
+    assert best_precision() == precision
 
 
 def test_the_served_weights_themselves_are_trained(adapter: TrainReport) -> None:
