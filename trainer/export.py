@@ -41,7 +41,7 @@ MERGED = ".merged.F16.gguf"
 STATE, MEASURED = ".made.json", ".measured.json"
 SUMS = "SHA256SUMS"
 # Bytes a weight, somewhat more than the formats take: a guess made before anything is written.
-BYTES = {"Q4_0": 0.75, "Q4_K_M": 0.85, "Q5_K_M": 0.95, "Q8_0": 1.2, "F16": 2.1}
+BYTES = {"Q4_0": 0.75, "Q4_K_M": 0.85, "Q5_K_M": 0.95, "Q8_0": 1.2, "F16": 2.1, "BF16": 2.1}
 
 
 @dataclass(frozen=True)

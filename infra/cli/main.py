@@ -523,7 +523,7 @@ def voices_pin(
 @voices_app.command("export")
 def voices_export(
     version: Annotated[str, typer.Argument(help="The adapter to take elsewhere.")],
-    quant: Annotated[str, typer.Option(help="Formats of the merged files; also Q4_0 and F16.")] = "Q4_K_M,Q5_K_M,Q8_0",
+    quant: Annotated[str, typer.Option(help="Formats of the files; also Q4_0, F16, BF16.")] = "Q4_K_M,Q5_K_M,Q8_0",
     out: Annotated[
         Path | None, typer.Option(parser=named_path, metavar="FOLDER", help="Default: data/exports/VERSION.")
     ] = None,

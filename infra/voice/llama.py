@@ -23,7 +23,7 @@ from infra.voice.chat import Sampling, Turn
 from infra.voice.gguf_check import check_adapter, check_base
 from infra.voice.tuning import DEFAULT, Tuning
 
-Format = Literal["Q4_0", "Q4_K_M", "Q5_K_M", "Q8_0", "F16"]
+Format = Literal["Q4_0", "Q4_K_M", "Q5_K_M", "Q8_0", "F16", "BF16"]
 
 # Sorting 50k candidates for every token costs more than the model's own work on a small base; nothing below the 256th
 # is ever drawn at a top_p that makes sense.
