@@ -28,7 +28,7 @@ from infra.settings import child_environment
 from infra.voice.api import Voices, install, routes
 from infra.voice.chat import Sampling, Turn
 from infra.voice.engine import Engine
-from infra.voice.llama import Context, Sampler
+from infra.voice.llama import Context, Model, Sampler
 from infra.voice.weights import Weights, prepare, source_of
 
 THREADS, SLOTS, CONTEXT_TOKENS = 2, 8, 1536
@@ -64,7 +64,8 @@ def messages(number: int) -> list[dict[str, str]]:
     notes = "".join(NOTE.format(n=number, m=m) for m in range(1, 19))
     return [
         {"role": "system", "content": PERSONA},
-        {"role": "user", "content": f"{notes}\n\nQuestion: how long did the dough rest on day {number}?"},
+        # What the packaged base tells for as long as it may: other answers end after twenty tokens.
+        {"role": "user", "content": f"{notes}\n\nWrite a story of day {number} in the bakery, from morning to night."},
     ]
 
 
@@ -298,18 +299,19 @@ def full_steps(weights: Weights, count: int) -> list[Step]:
         inside[-1] += time.perf_counter() - began
         return token
 
+    ends = Model.ends
     Context.decode, Sampler.sample = watched_decode, watched_sample  # type: ignore[method-assign]
+    Model.ends = lambda self, token: False  # type: ignore[method-assign]  # all speak until the last has begun
     try:
         ended = [threading.Event() for _ in range(count)]
         for number, event in enumerate(ended):
-            # As hot as it may be: at this temperature few answers come to an end before they must.
             sampling = Sampling(temperature=2.0, top_p=1.0, max_tokens=200, seed=number)
             engine.submit([Turn("user", f"Count from {number}.")], sampling, ending(event))
         for event in ended:
             event.wait()
     finally:
-        Context.decode, Sampler.sample = decode, sample  # type: ignore[method-assign]
         engine.close()
+        Context.decode, Sampler.sample, Model.ends = decode, sample, ends  # type: ignore[method-assign]
     pairs = zip(begun, begun[1:], inside, strict=False)
     return [Step(after - before, native) for (before, full), (after, still), native in pairs if full and still]
 
