@@ -35,7 +35,7 @@ from infra.runs import Run
 from infra.settings import CONFIG, Settings, child_environment
 
 # How long the parts may take to answer for the first time: weights are re-quantised and measured once.
-START_S = 300
+START_S = 900
 # The demo as a whole must end within ten minutes, also on two cores that read 300 tokens a second.
 TRAINING_MINUTES = 3.0
 CHATS = 3
