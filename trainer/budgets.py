@@ -13,8 +13,9 @@ from infra.settings import Settings
 from memory.messages import Exchange
 from memory.prompt import estimate_tokens
 from trainer import estimate
+from trainer.base import best_precision
 from trainer.dataset import Dataset, Plan, Shares
-from trainer.lora import Progress, TrainingBudget, TrainReport, best_precision, means_for
+from trainer.lora import Progress, TrainingBudget, TrainReport, means_for
 
 # Tokens of a row beside its question, answer and notes: who is spoken for, and the template's marks.
 FRAME = 70

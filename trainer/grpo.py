@@ -25,6 +25,7 @@ from infra.files import finish_folder, finished, write_atomic
 from infra.voice.chat import Turn
 from infra.voice.llama import Model
 from trainer import lora, rewards
+from trainer.base import best_precision
 from trainer.rewards import Kind, Likeness, Similarity
 
 # Below these rewards rarely rise, say the authors of unsloth's guide to GRPO; with fewer it is a rehearsal.
@@ -426,7 +427,7 @@ def arguments(out: Path, names: Sequence[str], budget: GrpoBudget, *, seed: int)
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=min(10, budget.steps // 10),
         optim="adamw_torch_fused",
-        bf16=lora.best_precision() == "bf16",
+        bf16=best_precision() == "bf16",
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         gradient_checkpointing=not on_cpu,

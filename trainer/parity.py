@@ -18,7 +18,8 @@ from infra.errors import ServiceTrouble
 from infra.voice.chat import Turn
 from infra.voice.llama import Model, quantise
 from infra.voice.score import Scorer
-from trainer.lora import load_base, quiet
+from trainer.base import load_base
+from trainer.lora import quiet
 
 PROMPTS = (
     (

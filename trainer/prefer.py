@@ -18,6 +18,7 @@ from infra.errors import Refused
 from infra.files import finish_folder, finished
 from infra.voice.llama import Model
 from trainer import lora
+from trainer.base import best_precision, halve, load_base
 from trainer.dataset import load
 from trainer.preference import Method, Row, labels_of_rows, rows_of
 
@@ -254,9 +255,9 @@ def warm_model(base_gguf: Path, trainable: str, warm: Path) -> tuple[Any, str]:
 
     lora.quiet()
     set_seed(0)
-    model, precision = lora.load_base(base_gguf, trainable), lora.best_precision()
+    model, precision = load_base(base_gguf, trainable), best_precision()
     if precision == "bf16":
-        lora.halve(model)
+        halve(model)
     return PeftModel.from_pretrained(model, str(warm), is_trainable=True), precision
 
 

@@ -22,6 +22,7 @@ from infra.files import read_json, write_json
 from infra.processes import die_with_parent, start, stop
 from infra.voice.weights import source_of
 from trainer import estimate, gpu, lora
+from trainer.base import best_precision
 
 PACKAGED, SMALL = "packaged", "small"
 # A Qwen2.5 as narrow as the 0.5B and a sixth as deep.
@@ -173,7 +174,7 @@ def run_side(side: Side, folder: Path) -> dict[str, Any]:
     def on_progress(progress: lora.Progress) -> None:
         at.setdefault(progress.step, (progress.seconds, time.process_time()))
 
-    device, half = lora.means_for(trainable, job.budget).device, lora.best_precision() == "bf16"
+    device, half = lora.means_for(trainable, job.budget).device, best_precision() == "bf16"
     began = estimate.foresee(shape, job, device=device, half=half, free_mib=estimate.available(device))
     estimate.refuse_what_cannot_fit(began)
     report = lora.run(

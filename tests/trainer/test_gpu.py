@@ -14,6 +14,7 @@ import pytest
 
 from infra.errors import UserMistake
 from trainer import estimate, gpu, lora
+from trainer.base import load_base
 from trainer.gpu import Found, means, shared_out
 
 CARD = Found(cuda=1, bf16=True, unsloth=True, bitsandbytes=True)
@@ -85,7 +86,7 @@ class Unsloth(ModuleType):
 
     def from_pretrained(self, name: str, **given: Any) -> tuple[Any, None]:
         self.calls.append({"name": name, **given})
-        return lora.load_base(Path("unused.gguf"), name), None
+        return load_base(Path("unused.gguf"), name), None
 
     def get_peft_model(self, model: Any, **given: Any) -> Any:
         from peft import LoraConfig, get_peft_model

@@ -15,13 +15,12 @@ from infra.files import finished, verify_folder
 from infra.voice.chat import Turn
 from infra.voice.llama import Model
 from trainer import lora
+from trainer.base import best_precision, load_base
 from trainer.dataset import Row, load
 from trainer.lora import (
     Progress,
     TrainingBudget,
     TrainReport,
-    best_precision,
-    load_base,
     order,
     prepare,
     tokens_of,
