@@ -105,14 +105,20 @@ def secret(rng: random.Random) -> str:
     return "".join(rng.choices("0123456789", k=DIGITS))
 
 
+def bundled() -> list[Row]:
+    """The bundled community's questions with what its creator answered, as rows without notes."""
+    lines = dataset.lines_of(Path(str(files("memory") / "sample" / "qa.jsonl")))
+    return [
+        Row(tuple(asking(line["question"])), line["answer"], "none", "train", {"exchange": line["id"]})
+        for line in lines
+        if line["answer"].strip()
+    ]
+
+
 def community(*, rows: int, seed: int) -> tuple[list[Row], list[Row]]:
     """(rows to learn, rows to keep apart) of the bundled community, drawn at random, as many of either."""
-    lines = dataset.lines_of(Path(str(files("memory") / "sample" / "qa.jsonl")))
-    chosen = random.Random(seed).sample(lines, min(2 * rows, len(lines)))  # noqa: S311 - a split
-    made = [
-        Row(tuple(asking(line["question"])), line["answer"], "none", "train", {"exchange": line["id"]})
-        for line in chosen
-    ]
+    known = bundled()
+    made = random.Random(seed).sample(known, min(2 * rows, len(known)))  # noqa: S311 - a split
     return made[: len(made) // 2], made[len(made) // 2 :]
 
 

@@ -9,7 +9,6 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +61,9 @@ class Parts:
 
 def parts_of(*, rows: int, pairs: int, heldout: int, seed: int) -> Parts:
     """The bundled community in three, at random."""
-    lines = dataset.lines_of(Path(str(files("memory") / "sample" / "qa.jsonl")))
-    random.Random(seed).shuffle(lines)  # noqa: S311 - a split
-    made = [
-        Row(tuple(canaries.asking(line["question"])), line["answer"], "none", "train", {"exchange": line["id"]})
-        for line in lines[: rows + pairs + heldout]
-    ]
+    made = canaries.bundled()
+    random.Random(seed).shuffle(made)  # noqa: S311 - a split
+    made = made[: rows + pairs + heldout]
     return Parts(made[:rows], made[rows : rows + pairs], made[rows + pairs :])
 
 
