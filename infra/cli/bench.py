@@ -138,8 +138,21 @@ def memorisation(epochs: str, *, rows: int, as_json: bool) -> None:
         return
     for each in found:
         show(f"Canaries after {each['epochs']} epochs", each["canaries"], as_json=False)
-    plain = [{k: str(v) for k, v in each.items() if k != "canaries"} for each in found]
-    show("Rows", plain, as_json=False)
+    show("Rows", [rows_told(each) for each in found], as_json=False)
+
+
+def rows_told(found: dict[str, Any]) -> dict[str, Any]:
+    """What the attacks and the gate's probe find in one adapter, a figure a column."""
+
+    def told(attack: dict[str, float]) -> str:
+        return f"{attack['mean']:.2f} [{attack['low']:.2f}, {attack['high']:.2f}]"
+
+    return {
+        **{name: found[name] for name in ("epochs", "tokens", "train_s", "member_loss", "other_loss")},
+        "by loss": told(found["loss_attack"]),
+        "beside the base": told(found["reference_attack"]),
+        **{f"probe: {name}": found["probe"][name] for name in ("rows", "strings", "private")},
+    }
 
 
 def recall(*, as_json: bool) -> None:
