@@ -16,6 +16,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -340,7 +341,8 @@ def run(
             seed=seed,
             watch=watch,
         )
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with computing():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         served.free()
     saved = None if watch.asked else out / "peft"
@@ -361,6 +363,14 @@ def run(
         peak_memory_mib=lora.peak_memory_mib(),
         budget=asdict(budget),
     )
+
+
+def computing() -> AbstractContextManager[Any]:
+    """On a CPU that trains in bf16 answers are drawn in it too: TRL draws them outside of what it trains in."""
+    import torch
+
+    on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=on_cpu and best_precision() == "bf16")
 
 
 def started(base_gguf: Path, trainable: str, peft: Path, *, seed: int) -> tuple[Any, str]:

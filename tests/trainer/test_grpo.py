@@ -75,13 +75,16 @@ def test_a_killed_training_goes_on_and_leaves_every_step_and_group_once(tmp_path
     assert reasoned(out).wall_s == whole.wall_s
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_what_is_learned_changes_the_adapter_and_begins_from_it(
-    tmp_path: Path, reasoned: Reasoned, first: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, reasoned: Reasoned, first: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     """With rewards that differ within a group the adapter moves, a little, from where it began."""
     import numpy as np
     from safetensors.numpy import load_file
 
+    for module in (grpo, grpo.lora):
+        monkeypatch.setattr(module, "best_precision", lambda: precision)
     monkeypatch.setattr(grpo.rewards, "form", lambda text: (len(text) % 7) / 7)
     report = reasoned(tmp_path / "grpo")
     assert report.peft is not None

@@ -19,7 +19,7 @@ def test_what_the_chosen_format_loses_is_kept_beside_it(tmp_path: Path, hasty: p
     assert made.format == manifest["fastest"] == manifest["format"] == "Q8_0"
     assert 20 < measured["source"]["perplexity"] < 200
     assert measured["Q8_0"]["perplexity"] == pytest.approx(measured["source"]["perplexity"], rel=0.1)
-    assert all(found["prompt_tps"] > found["alone_tps"] > 0 for found in measured.values())
+    assert all(min(found["prompt_tps"], found["alone_tps"], found["eight_tps"]) > 0 for found in measured.values())
     assert manifest["machine"]["cores"] >= 1
 
 
