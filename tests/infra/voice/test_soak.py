@@ -9,7 +9,7 @@ import pytest
 from infra.errors import ServiceTrouble, UnderstudyError, UserMistake
 from infra.voice import soak
 from infra.voice.chat import Piece, Sampling, Turn
-from infra.voice.soak import Visit, outcome, soaking
+from infra.voice.soak import Visit, check, outcome, soaking
 from infra.voice.weights import Weights
 
 
@@ -51,6 +51,7 @@ def test_what_does_not_end_as_it_should_has_failed(said: Piece | UnderstudyError
     assert asyncio.run(outcome(visit, Says(said))) == "failed"
 
 
-def test_a_soak_of_nothing_is_refused(weights: Weights, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("requests", "swaps"), [(5, 10), (10, 1)])
+def test_a_soak_of_nothing_is_refused(requests: int, swaps: int) -> None:
     with pytest.raises(UserMistake, match="at least 10 swaps"):
-        soaking(weights, tmp_path, requests=5, swaps=10, say=quiet)
+        check(requests, swaps)
