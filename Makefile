@@ -24,7 +24,7 @@ demo: $(STAMP)
 # What fails is run once more by itself: on a busy machine a wait can be too short, a mistake fails both times.
 test: $(STAMP)
 	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS) || \
-		$(BIN)/pytest --last-failed --last-failed-no-failures none
+		$(BIN)/pytest --last-failed --last-failed-no-failures none $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
