@@ -113,10 +113,16 @@ class Recall:
         places = {each.id: each for each in ranked}
         found = self._journal.found(list(places))
         alike = [(form, each) for form, each in found.alike if each.id not in excluded and sees(scope, each.place)]
-        standing = standings(alike, found.waited)
+        # What was found may no longer be seen, when the index has yet to learn of it.
+        forms = {form for form, each in alike if each.id in places}
+        standing = standings([(form, each) for form, each in alike if form in forms], found.waited)
         return [
             *(each for form, value in standing.items() for each in exchange_candidates(form, value, places)),
-            *(passage_candidate(value, places[value.id], asked) for value in found.passages),
+            *(
+                passage_candidate(value, places[value.id], asked)
+                for value in found.passages
+                if sees(scope, value.place)
+            ),
         ]
 
 

@@ -304,6 +304,28 @@ def test_what_the_journal_no_longer_has_is_not_recalled(recall: Recall) -> None:
     assert recall._index.collection.count() == 0
 
 
+def test_what_may_no_longer_be_seen_leaves_nothing_of_its_question_though_another_has_answered_it(
+    recall: Recall,
+) -> None:
+    """Found in an index that has yet to learn of it; the other answer is not in it yet."""
+    open_to_all = taught("How warm is the dough?", "24 degrees.")
+    learn(recall, exchange_event(open_to_all))
+    with recall._journal.writing() as writer:
+        writer.put_exchange(replace(open_to_all, place=replace(open_to_all.place, visibility="private")))
+    remember(recall._journal, [exchange_event(taught("How warm is the dough?", "Warm.", days=1))], creator=CREATOR)
+
+    assert recall.recall("How warm is the dough?").notes == ()
+
+
+def test_a_passage_that_may_no_longer_be_seen_is_not_recalled(recall: Recall) -> None:
+    passage = piece("handbook", 0, "The oven is lit at four in the morning.")
+    learn(recall, passage_event(passage))
+    with recall._journal.writing() as writer:
+        writer.put_passage(replace(passage, place=replace(passage.place, visibility="private")), revision=0)
+
+    assert recall.recall("When is the oven lit?").notes == ()
+
+
 def test_a_passage_is_found_by_what_it_says(recall: Recall) -> None:
     learn(recall, passage_event(piece("guide.md", 0, "The levain is ready when a spoonful of it floats in water.")))
 
