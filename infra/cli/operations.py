@@ -102,12 +102,13 @@ class House:
 
         if self.settings.bot.api:
             return Followed()  # the machine that keeps the adapters follows by itself, see `infra/desk/server.py`
-        folder = self.settings.data_folder
+        folder, twin = self.settings.data_folder, running_twin(self.settings)
         follow_tombstones(folder, self.journal, creator=self.settings.answering)
         drop_playground(self.settings)
-        GraphStore(self.journal).forget()
+        if twin is None:
+            GraphStore(self.journal).forget()  # else the twin's own graph follows, and need not be read a second time
         followed = follow_forgotten(folder, self.journal, open_runs(self.settings, self.journal))
-        self._silence_tainted(adapter_store(self.settings), running_twin(self.settings))
+        self._silence_tainted(adapter_store(self.settings), twin)
         return followed
 
     @staticmethod

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from infra.backup import backups, unpack, write_backup
-from infra.cli import forgetting, graph, keeping
+from infra.cli import forgetting, graph, keeping, operations
 from infra.cli.compose import Memory, adapter_store, open_journal, open_memory
 from infra.cli.feed import import_files
 from infra.cli.forgetting import Wanted
+from infra.cli.operations import House
 from infra.errors import ServiceTrouble, UserMistake
 from infra.files import MANIFEST, finish_folder, write_atomic
+from infra.remote import Remote
 from infra.settings import Settings, load_settings
 from memory.codec import dumps, encoded
 from memory.encode import Encoder
@@ -157,6 +159,20 @@ def test_forgotten_words_come_back_in_no_way(
 
     import_files(settings.home, [archive], prune=False, as_json=True)
     assert know_bob(settings, encoder) == []
+
+
+def test_the_graph_of_a_running_twin_is_not_read_a_second_time(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks for what was forgotten twice a minute, and brings its own graph up to date."""
+
+    def drained(self: GraphStore) -> int:
+        raise AssertionError("a second graph")
+
+    monkeypatch.setattr(operations, "running_twin", lambda settings: Remote("http://127.0.0.1:1", None))
+    monkeypatch.setattr(GraphStore, "drain_all", drained)
+
+    House(settings, open_journal(settings)).follow_forgotten()
 
 
 def test_decisions_made_since_outlive_an_older_backup(settings: Settings, tmp_path: Path) -> None:
