@@ -127,13 +127,13 @@ def outcome(report: TrainReport) -> dict[str, Any]:
 
 
 def compared(outcome: dict[str, Any]) -> Sequence[tuple[str, str, str]]:
-    """(what, expected, took) as a table's rows."""
+    """(what, expected, took) as a table's rows; a preference learns without an estimate."""
     hoped, took = outcome["expected"], outcome["took"]
     expected_s = hoped.get("seconds")
     return [
-        ("tokens", f"{hoped['tokens']:,}", f"{took['tokens']:,}"),
+        ("tokens", f"{hoped['tokens']:,}" if hoped else "", f"{took['tokens']:,}"),
         ("time", estimate.in_words(expected_s) if expected_s else "", estimate.in_words(took["seconds"])),
-        ("memory, MiB", f"{hoped['memory']['total']:,}", f"{took['memory_mib']:,}"),
+        ("memory, MiB", f"{hoped['memory']['total']:,}" if hoped else "", f"{took['memory_mib']:,}"),
     ]
 
 

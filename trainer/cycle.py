@@ -415,7 +415,10 @@ def manifest(
         # A preference has also learned all that its parent has, since when that was harvested.
         "examples": sorted(examples | set(built.manifest.get("learned", ()))),
         "synthetic": sum(dataset.is_synthetic(each) for each in learned),
-        "questions": [dict(asked) for each in learned for asked in members_of(each)],
+        "questions": [
+            *built.manifest.get("questions", ()),
+            *(dict(asked) for each in learned for asked in members_of(each)),
+        ],
         "forgotten": built.manifest.get("forgotten", harvested["forgotten"]),
         "hyperparameters": report.hyperparameters,
         "precision": report.precision,

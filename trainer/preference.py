@@ -397,6 +397,7 @@ def build(
             "voices": dict(Counter(row.voice for row in own)),
             "excluded": {reason: count for reason, count in excluded.items() if count},
             "learned": sorted(learned),
+            "questions": list(parent.manifest.get("questions", ())),
             "forgotten": parent.manifest.get("forgotten", 0),
             "persona": persona.version,
             "seed": training.seed,
@@ -406,10 +407,11 @@ def build(
 
 
 def taken_over(built: dataset.Dataset, heldout: Sequence[dataset.HeldOut], allowed: set[str]) -> dict[str, str]:
-    """The files of a dataset, without the rows that may not train any more."""
+    """The files of a dataset, without imitations and the rows that may not train any more."""
 
     def lines(split: Literal["train", "validation"]) -> str:
-        kept = (row for row in built.rows(split) if row.provenance["exchange"] in allowed)
+        own = (row for row in built.rows(split) if not dataset.is_synthetic(row.provenance))
+        kept = (row for row in own if row.provenance["exchange"] in allowed)
         return dataset.as_lines(dataset.row_to(row) for row in kept)
 
     judged = {each.exchange.id for each in heldout}

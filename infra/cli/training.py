@@ -99,7 +99,8 @@ def show_training(run: Run) -> None:
         if said:
             out().print(str(said), markup=False, soft_wrap=True)
         return
-    out().print(f"{found['trainer']}.", markup=False, soft_wrap=True)
+    if found["trainer"]:
+        out().print(f"{found['trainer']}.", markup=False, soft_wrap=True)
     out().print(table("Training", ("", "expected", "took"), compared(found)))
     if trials := run.result.get("trials"):
         columns = ("round", "rank", "rate", "epochs", "rows", "NLL", "tokens", "")

@@ -64,6 +64,13 @@ def test_what_was_expected_stands_beside_what_it_took(adapter: lora.TrainReport)
     assert [row[0] for row in budgets.compared(found)] == ["tokens", "time", "memory, MiB"]
 
 
+def test_what_was_learned_without_an_estimate_is_shown_without_one() -> None:
+    """As a preference is."""
+    found = {"expected": {}, "took": {"tokens": 1200, "seconds": 30.0, "memory_mib": 900}}
+
+    assert [row[1:] for row in budgets.compared(found)] == [("", "1,200"), ("", "30 s"), ("", "900")]
+
+
 def test_speed_is_said_with_what_is_left() -> None:
     assert budgets.speed(lora.Progress(5, 20, 1000, 1.0, None, 10.0)) == "100 tokens/s, 30 s left"
     assert budgets.speed(lora.Progress(0, 20, 0, 1.0, None, 1.0)) == "0 tokens/s"

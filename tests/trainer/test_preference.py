@@ -1,5 +1,6 @@
 """Opinions come from real events of a journal; what may not train, and what was forgotten, is not among them."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -367,6 +368,31 @@ def test_opinions_are_frozen_beside_the_rows_of_the_voice_they_are_about(
     assert {KNOWN.id, *voice.manifest["examples"]} < set(built.manifest["learned"])
     assert built.manifest["forgotten"] == 7
     assert rows[0].prompt[-1].content.startswith(f"Notes:\n[1] {KNOWN.answer}\n\nQuestion: What of dough")
+
+
+def test_imitations_of_a_voice_are_not_taken_over_and_whose_questions_they_answer_is(
+    tmp_path: Path, journal: Journal, settings: Settings, parent: AdapterStore
+) -> None:
+    voice = preference.parent_of(parent, settings.data_folder / "runs", base_sha256="b")
+    rows = voice.dataset.rows("train")
+    imitation = replace(rows[0], provenance={"kind": "synthetic", "shown": [], "origin": {"kind": "message"}})
+    learned = dataset.freeze(tmp_path / "mixed", [*rows, imitation], manifest={})
+    shutil.copy(voice.dataset.folder / "heldout.jsonl", learned.folder)
+    asked = {"kind": "message", "id": "1"}
+    mixed = replace(voice, dataset=learned, manifest={**voice.manifest, "questions": [asked]})
+    write(journal, [event for n in range(11) for event in edited(n + 1, answer=ANSWERS[n])])
+
+    built = preference.build(
+        tmp_path / "built",
+        found(journal, settings),
+        parent=mixed,
+        rows=[row.provenance["exchange"] for row in rows],
+        persona=PersonaCard("Ada"),
+        settings=settings.model_copy(update={"training": settings.training.model_copy(update={"least_pairs": 8})}),
+    )
+
+    assert len(built.rows("train")) == len(rows)
+    assert built.manifest["questions"] == [asked]
 
 
 def test_a_preference_needs_a_voice_that_may_be_trained_further(settings: Settings, parent: AdapterStore) -> None:
