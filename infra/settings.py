@@ -408,6 +408,7 @@ class Settings(BaseSettings):
             ("voice.token", self.voice.token),
             ("graph.token", self.graph.token),
             ("teacher.token", self.teacher.token),
+            ("judge.token", self.judge.token),
             ("discord.token", self.discord.token),
             ("telegram.token", self.telegram.token),
             ("telegram.webhook_secret", self.telegram.webhook_secret),

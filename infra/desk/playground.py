@@ -125,8 +125,9 @@ def apart(settings: Settings) -> dict[str, str]:
     """Everything that the twin keeps, as a copy on this machine."""
     copy_memory(settings, folder_of(settings))
     services = ("JOURNAL__URL", "INDEX__URL", "QUEUE__URL", "BOT__API")
-    # Nor may it give orders to the twin's voice servers: the engine here speaks.
-    return {"DATA": str(folder_of(settings)), **dict.fromkeys(services, ""), "VOICE__URLS": "[]", "VOICE__VLLM": ""}
+    # Nor may it give orders to the twin's voice servers, or answer holders of keys: the engine here speaks.
+    doors = {"VOICE__URLS": "[]", "VOICE__VLLM": "", "PUBLISH__PORT": "0"}
+    return {"DATA": str(folder_of(settings)), **dict.fromkeys(services, ""), **doors}
 
 
 def copy_memory(settings: Settings, folder: Path) -> None:

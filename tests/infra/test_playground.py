@@ -54,6 +54,16 @@ def app(playground: Playground) -> FastAPI:
     return made
 
 
+def test_no_door_of_the_twins_stays_open(home: Path) -> None:
+    """Neither its servers nor those who hold its keys are the playground's."""
+    settings = home / "understudy.toml"
+    more = "[publish]\nport = 9\n[voice]\nurls = ['http://10.0.0.2']\n"
+    settings.write_text(settings.read_text(encoding="utf-8") + more, encoding="utf-8")
+    given = desk.apart(load_settings(home))
+
+    assert (given["PUBLISH__PORT"], given["VOICE__URLS"], given["BOT__API"]) == ("0", "[]", "")
+
+
 class Page:
     """What the page asks for, as somebody who speaks as one person in one place."""
 

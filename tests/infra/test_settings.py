@@ -70,6 +70,7 @@ def test_a_misspelt_variable_is_refused(home: Path, monkeypatch: pytest.MonkeyPa
         ("[api]\nhost = '0.0.0.0'\n", "api.token must be set"),
         ("[api]\ntoken = 'changeme'\n", "api.token is a placeholder"),
         ("[api]\ntoken = '<your-token-goes-here>'\n", "api.token is a placeholder"),
+        ("[judge]\ntoken = 'changeme'\n", "judge.token is a placeholder"),
         ("[voice]\ncontext_tokens = 512\n", "do not fit into voice.context_tokens (512)"),
         ("[journal]\nurl = 'mysql://localhost/x'\n", "must be sqlite:/// or postgresql"),
         ("[voice]\nurls = ['10.0.0.2:8321']\n", "must be the address of a server"),
