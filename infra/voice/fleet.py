@@ -199,7 +199,7 @@ class Fleet:
 
     def _check(self, member: Member) -> None:
         """Look at a server, and bring it to what all speak with where it does not."""
-        aim, orders = self.pool.aim, self._orders
+        orders, aim = self._orders, self.pool.aim  # in this order: an order that ends in between is then seen
         if not self._look(member):
             return
         try:
