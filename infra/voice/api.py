@@ -291,11 +291,13 @@ class Voices:
         Raises what the store and the engine raise; the voices before then stay, in memory and on disk.
         """
         with self._changing:
-            seconds = self._load_canary(version, share)
+            before, seconds = self.store.canary(), self._load_canary(version, share)
             try:
                 self.store.try_out(version, share, now=now)
             except UnderstudyError:
                 self.engine.stop_canary()
+                if before is not None:
+                    self._load_canary(before.version, before.share)
                 raise
             return seconds
 
@@ -317,11 +319,13 @@ class Voices:
         Raises what the store and the engine raise; the voices before then stay, in memory and on disk.
         """
         with self._changing:
-            seconds = self._load_pinned(version, audience)
+            before, seconds = self.store.pins(), self._load_pinned(version, audience)
             try:
                 self.store.pin(version, audience)
             except UnderstudyError:
                 self.engine.unpin(audience)
+                if audience in before:
+                    self._load_pinned(before[audience], audience)
                 raise
             return seconds
 

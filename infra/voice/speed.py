@@ -59,17 +59,19 @@ def speed_of(model: Model, tuning: Tuning, *, threads: int, effort: Effort) -> S
     tokens = model.tokens(HELDOUT.read_text(encoding="utf-8"), special="plain")[: effort.read]
     room = len(tokens) + effort.said
     context = Context(model, tokens=room, sequences=STREAMS, batch=len(tokens), threads=threads, tuning=tuning)
-    context.decode([(tokens[0], 0, 0, True)])  # the first batch also fetches its memory
-    context.forget(0)
-    prompt = [(token, n, 0, n == len(tokens) - 1) for n, token in enumerate(tokens)]
-    read = clock(lambda: context.decode(prompt))
-    computed = context.saved(0)
-    for sequence in range(1, STREAMS):
-        context.restore(sequence, computed)
-    eight = clock(lambda: speak(context, tokens, streams=STREAMS, said=effort.said))
-    context.forget(0, after=len(tokens))
-    alone = clock(lambda: speak(context, tokens, streams=1, said=effort.said))
-    context.free()
+    try:
+        context.decode([(tokens[0], 0, 0, True)])  # the first batch also fetches its memory
+        context.forget(0)
+        prompt = [(token, n, 0, n == len(tokens) - 1) for n, token in enumerate(tokens)]
+        read = clock(lambda: context.decode(prompt))
+        computed = context.saved(0)
+        for sequence in range(1, STREAMS):
+            context.restore(sequence, computed)
+        eight = clock(lambda: speak(context, tokens, streams=STREAMS, said=effort.said))
+        context.forget(0, after=len(tokens))
+        alone = clock(lambda: speak(context, tokens, streams=1, said=effort.said))
+    finally:
+        context.free()
     return Speed(len(tokens) / read, effort.said / alone, STREAMS * effort.said / eight)
 
 

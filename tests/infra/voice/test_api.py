@@ -412,6 +412,29 @@ def test_a_pinned_voice_answers_its_community_or_language_until_it_is_unpinned(
     assert "one is to: nobody" in http.post("/admin/voices/unpin", json=SERVER).json()["error"]["message"]
 
 
+def test_a_voice_that_cannot_be_noted_leaves_the_one_before(
+    http: httpx.Client, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In memory as on disk, which is full."""
+
+    def full(self: AdapterStore, *args: object, **more: object) -> None:
+        raise ServiceTrouble("The disk is full.")
+
+    http.post("/admin/voices/pin", json={"version": "v1", **SERVER})
+    http.post("/admin/voices/canary", json={"version": "v2", "share": 0.99})
+    with monkeypatch.context() as patch:
+        patch.setattr(AdapterStore, "pin", full)
+        patch.setattr(AdapterStore, "try_out", full)
+        assert http.post("/admin/voices/pin", json={"version": "base", **SERVER}).status_code == 503
+        assert http.post("/admin/voices/canary", json={"version": "v2", "share": 0.1}).status_code == 503
+
+    asked = {"model": "tiny", "messages": ASKED, "max_tokens": 1}
+    assert client.chat.completions.create(**asked, metadata=SERVER).model == "tiny+v1"
+    assert http.get("/admin/voices").json()["canary"]["speaks"]
+    http.post("/admin/voices/unpin", json=SERVER)
+    http.post("/admin/voices/canary/stop", json={})
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "said"),
     [
