@@ -25,9 +25,6 @@ class Machine:
     def here(cls) -> "Machine":
         return cls(cpu_name(), cores(), importlib.metadata.version("llama-cpp-python"))
 
-    def __str__(self) -> str:
-        return f"{self.cpu}, {self.cores} cores, llama-cpp-python {self.llama}"
-
 
 @dataclass(frozen=True)
 class Spent:

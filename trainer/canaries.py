@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from infra.files import finish_folder, write_atomic
 from infra.voice.chat import Turn
 from infra.voice.llama import Adapter, Context, Model
 from infra.voice.score import Recited, Scorer, nats_of
@@ -126,10 +125,7 @@ def planted(folder: Path, rows: Sequence[Row], planting: Sequence[Canary], *, se
     """A dataset of rows with every canary among them as often as it says."""
     every = [*rows, *(each.row for each in planting for _ in range(each.exposures))]
     random.Random(seed).shuffle(every)  # noqa: S311 - an order
-    write_atomic(folder / "train.jsonl", dataset.as_lines(map(dataset.row_to, every)))
-    write_atomic(folder / "validation.jsonl", "")
-    finish_folder(folder, {"kind": "dataset", "id": f"canaries-{seed}-{len(every)}"})
-    return dataset.load(folder)
+    return dataset.freeze(folder, every, manifest={"train": len(every)})
 
 
 def exposure(own: float, others: Sequence[float]) -> float:

@@ -7,7 +7,7 @@ with it. A remark that nobody answered is no exchange, and is never carried.
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import timedelta
 
 from infra.voice.chat import Turn
@@ -49,8 +49,3 @@ def same_asker(one: Exchange, other: Exchange) -> bool:
 def turns(exchange: Exchange) -> tuple[Turn, Turn]:
     """An exchange as the turns of a conversation."""
     return Turn("user", exchange.question.strip()), Turn("assistant", exchange.answer.strip())
-
-
-def carried(contexts: Mapping[str, Exchange], exchanges: Iterable[Exchange]) -> int:
-    """How many of some exchanges have a context."""
-    return sum(each.id in contexts for each in exchanges)

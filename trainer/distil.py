@@ -39,7 +39,7 @@ from trainer.ledger import ANSWERS, Ledger, request_key
 from trainer.questions import Question, cleaned, language_of
 from trainer.teacher import Budget, BudgetSpent, Said, Teacher, estimate_read, most_read
 
-TASKS, JOB, LOCK = "tasks.jsonl", "job.json", "lock"
+TASKS, JOB = "tasks.jsonl", "job.json"
 # Real questions that the teacher answers as itself, briefly: what the measure of style tells the creator from.
 BARE, BARE_TOKENS = 40, 80
 # A new question is as short as a real one; a little warmth, or all paraphrases of one would be the same.

@@ -6,7 +6,6 @@ a strong teacher is measured by naming its server. Everything stays in one folde
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,17 +43,6 @@ HELDOUT, SEED = 48, 20
 STREAMS, CONTEXT = 8, 2048
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to train, and what it came to."""
-
-    name: str
-    rows: int
-    synthetic: int
-    tokens: int
-    system: System
 
 
 def comparing(
@@ -226,8 +214,7 @@ def judged(
     abilities: dict[str, float] = {}
     engine = engine_of(weights)
     try:
-        sampled = [row.prompt for row in learned[:: max(1, len(learned) // evals.OTHERS)]]
-        others = evals.speak(engine, sampled, evals.ANSWERING)
+        others = evals.speak(engine, evals.drawn(learned), evals.ANSWERING)
         style = learn([row.answer for row in learned], [each.text for each in others], seed=SEED)
         for name, path in adapters.items():
             say(f"asking {name} {len(prompts)} held-out questions and {len(probe())} of the ability probe")

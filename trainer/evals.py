@@ -128,14 +128,25 @@ class Subject:
         threads: int,
     ) -> "Subject":
         voices = {"base": None, "candidate": adapter, **({"current": current} if current else {})}
-        # What says who speaks is nobody's style, and a teacher's imitations must not say what the creator's manner is.
-        rows = [row for row in built.rows("train") if not is_synthetic(row.provenance)]
-        learned = [row for row in rows if row.provenance["source"] != "identity"]
-        return cls(weights, voices, persona, built.heldout(), learned, threads)
+        return cls(weights, voices, persona, built.heldout(), own_rows(built), threads)
 
     def prompts(self) -> list[list[Turn]]:
         """What each held-out question becomes."""
         return [prompt(self.persona, each) for each in self.heldout]
+
+
+def own_rows(built: Dataset) -> list[Row]:
+    """The creator's own rows, which their style is learned from.
+
+    What says who speaks is nobody's style, and a teacher's imitations must not say what the creator's manner is.
+    """
+    rows = [row for row in built.rows("train") if not is_synthetic(row.provenance)]
+    return [row for row in rows if row.provenance["source"] != "identity"]
+
+
+def drawn(rows: Sequence[Row]) -> list[Sequence[Turn]]:
+    """The prompts that the base answers too, for the style to be told from, evenly spread."""
+    return [row.prompt for row in rows[:: max(1, len(rows) // OTHERS)]]
 
 
 class Steps:
@@ -183,7 +194,7 @@ def hear(subject: Subject, *, bench: judge.Bench | None, seed: int, steps: Steps
     )
     try:
         steps.next("learning the style")
-        others = speak(engine, [row.prompt for row in learned[:: max(1, len(learned) // OTHERS)]], ANSWERING)
+        others = speak(engine, drawn(learned), ANSWERING)
         style = learn([row.answer for row in learned], [each.text for each in others], seed=seed)
         for name, path in subject.voices.items():
             steps.next(f"asking {name}")

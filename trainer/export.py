@@ -36,7 +36,6 @@ from trainer.exportcard import Facts, ai_label, card, described, licence_note, m
 from trainer.exportmeasure import Measured, Measures
 
 KIND = "export"
-USUAL: tuple[Format, ...] = ("Q4_K_M", "Q5_K_M", "Q8_0")
 MERGED = ".merged.F16.gguf"
 STATE, MEASURED = ".made.json", ".measured.json"
 SUMS = "SHA256SUMS"
@@ -78,6 +77,7 @@ class Order:
             "adapter": sha256_of(self.store.gguf(self.version)),
             "base": self.weights.sha256,
             "label": ai_label(self.persona.name),
+            "persona": self.persona.version,
             "licence": self.facts.licence,
             "llama": importlib.metadata.version("llama-cpp-python"),
         }

@@ -23,6 +23,8 @@ BASES: Mapping[str, tuple[str, str]] = {
         "qwen-research, which forbids commercial use",
         "https://huggingface.co/Qwen/Qwen2.5-3B-Instruct",
     ),
+    "qwen2.5-7b-instruct": ("apache-2.0", "https://huggingface.co/Qwen/Qwen2.5-7B-Instruct"),
+    "qwen2.5-14b-instruct": ("apache-2.0", "https://huggingface.co/Qwen/Qwen2.5-14B-Instruct"),
 }
 RESERVED = "all rights reserved by {name}"
 SHOWN = {

@@ -17,7 +17,7 @@ from infra.voice.score import HELDOUT, Scorer
 from infra.voice.weights import Weights
 from memory.persona import PersonaCard
 from trainer.dataset import Dataset
-from trainer.evals import ANSWERING, CONTEXT_TOKENS, OTHERS, STREAMS, Spoken, prompt, speak
+from trainer.evals import ANSWERING, CONTEXT_TOKENS, STREAMS, Spoken, drawn, own_rows, prompt, speak
 from trainer.style import Style, learn
 
 
@@ -58,9 +58,8 @@ class Measures:
     def style(self) -> Style:
         """As the eval card's: the creator's training answers against what the bare base says."""
         assert self.built is not None
-        rows = self.built.rows("train")
-        sampled = [row.prompt for row in rows[:: max(1, len(rows) // OTHERS)]]
-        others = self.spoken(self.weights.path, None, sampled)
+        rows = own_rows(self.built)
+        others = self.spoken(self.weights.path, None, drawn(rows))
         return learn([row.answer for row in rows], [each.text for each in others], seed=self.seed)
 
     def one(self, weights: Path, adapter: Path | None, style: Style | None) -> Measured:

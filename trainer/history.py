@@ -22,6 +22,7 @@ from trainer.card import MEASURES, EvalCard, Interval
 from trainer.dataset import Dataset
 from trainer.evalcard import LABELS
 from trainer.evals import load_card, prompt
+from trainer.gate import told
 from trainer.metrics import paired_bootstrap
 
 # What is plotted: the measures that the gate asks first, and the probe.
@@ -126,10 +127,6 @@ def clearly(change: Interval) -> str:
     if change.high < 0:
         return "It is getting better."
     return "It is getting worse." if change.low > 0 else "Nothing clear either way."
-
-
-def told(interval: Interval) -> str:
-    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
 def summary(found: Sequence[Week], measured: Again | None) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""LoRA: a dataset becomes a PEFT adapter for exactly the weights that are served. The only owner of trl.
+"""LoRA: a dataset becomes a PEFT adapter for exactly the weights that are served. An owner of trl, like
+`grpo.py` and `prefer.py`.
 
 Tokens come from the served GGUF through `infra/voice/llama.py`, so training and serving read the same ids. The loss is
 on the answer and its end of turn. The order of all rows is fixed before the first step, so that a killed run goes on

@@ -8,7 +8,6 @@ What it does not hold apart: the products of two digits. Each of them is a step 
 the row for one digit by one digit says how well the table was learned, not how well it carries over.
 """
 
-import hashlib
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -19,13 +18,13 @@ from typing import Any, Literal
 import psutil
 
 from infra.errors import UserMistake
-from infra.files import finish_folder, finished, fresh_folder, write_atomic, write_json
+from infra.files import finished, fresh_folder, write_json
 from infra.presets import Preset
 from infra.voice.chat import Sampling, Turn
 from infra.voice.engine import Engine
 from infra.voice.weights import Weights, prepare, source_of
 from trainer import gguf, lora
-from trainer.dataset import Row, as_lines, row_to
+from trainer.dataset import Row, freeze
 from trainer.evals import speak
 
 SYSTEM = 'Multiply step by step and end with "Answer: " and the number.'
@@ -175,12 +174,7 @@ def write_dataset(found: Sequence[Split], folder: Path, *, seed: int) -> Path:
     rng = random.Random(seed)  # noqa: S311
     train = [row(pair, rng) for each in found for pair in each.taught]
     stop = [row(pair, rng, use="stop") for each in found for pair in each.stop]
-    parts = {"train.jsonl": as_lines(map(row_to, train)), "validation.jsonl": as_lines(map(row_to, stop))}
-    for name, text in parts.items():
-        write_atomic(folder / name, text)
-    identity = hashlib.sha256("\x1f".join(parts.values()).encode()).hexdigest()[:16]
-    finish_folder(folder, {"kind": "dataset", "id": identity, "train": len(train), "validation": len(stop)})
-    return folder
+    return freeze(folder, train, stop, manifest={"train": len(train), "validation": len(stop)}).folder
 
 
 @dataclass(frozen=True)

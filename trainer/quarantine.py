@@ -146,8 +146,9 @@ def repeated(exchanges: Sequence[Exchange]) -> dict[str, str]:
     found: dict[str, str] = {}
     for answer, rows in by_answer.items():
         units = sum(len(run) if IS_CJK.match(run) else 1 for run in RUNS.findall(answer))
-        if units >= REPEATED_UNITS and len({normalised(each.question) for each in rows}) >= LEAST_ROWS:
-            found |= {each.id: f"one answer to {len(rows)} different questions" for each in rows}
+        asked = len({normalised(each.question) for each in rows})
+        if units >= REPEATED_UNITS and asked >= LEAST_ROWS:
+            found |= {each.id: f"one answer to {asked} different questions" for each in rows}
     return found
 
 

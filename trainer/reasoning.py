@@ -22,7 +22,7 @@ from memory.persona import PersonaCard
 from memory.prompt import render
 from trainer import dataset, lora, style
 from trainer.dataset import Row, as_lines, row_to
-from trainer.grpo import REWARDS, SAMPLES, Case, GrpoBudget, Paying, Step, cases_of, lines_of, reason
+from trainer.grpo import REWARDS, SAMPLES, SHOWN, Case, GrpoBudget, Paying, Step, cases_of, lines_of, reason
 from trainer.rewards import Likeness, Similarity
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def reasoned(
     folder.mkdir(parents=True, exist_ok=True)
     paying = Paying(
         folder,
-        every=max(1, budget.steps // 8),
+        every=max(1, budget.steps // SHOWN),
         tokens=budget.completion // 2,
         similarity=similarity(work),
         likeness=likeness(work, folder, built, weights=weights),
@@ -152,10 +152,10 @@ def likeness(work: "Work", folder: Path, built: dataset.Dataset, *, weights: Wei
     """
     from trainer import evals
 
-    learned = built.rows("train")
+    learned = evals.own_rows(built)
     path = folder / "others.json"
     if not path.is_file():
-        sampled = [row.prompt for row in learned[:: max(1, len(learned) // evals.OTHERS)]]
+        sampled = evals.drawn(learned)
         engine = Engine(weights.path, base="base", base_sha256=weights.sha256, waiting=len(sampled))
         try:
             said = [each.text for each in evals.speak(engine, sampled, evals.ANSWERING)]

@@ -14,6 +14,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Literal
 
+from infra.voice.thinking import CLOSE, OPEN
 from memory.prompt import estimate_tokens
 
 Kind = Literal["number", "choice", "open"]
@@ -21,7 +22,6 @@ Kind = Literal["number", "choice", "open"]
 Similarity = Callable[[str, str], float]
 Likeness = Callable[[str], float]
 
-OPEN, CLOSE = "<think>", "</think>"
 TAG = re.compile(r"</?\s*think\s*>", re.IGNORECASE)
 # Chinese has no blanks, so only Latin letters and digits beside a number make it part of something else.
 NUMBER = re.compile(r"(?<![A-Za-z0-9_.,])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?(?![A-Za-z0-9_/]|[.,]\d)")

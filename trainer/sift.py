@@ -136,7 +136,7 @@ def length(imitation: Imitation, bars: Bars) -> str:
 
 
 def overlap(imitation: Imitation, bars: Bars) -> str:
-    """Copied: the same as an answer shown, one within the other, or mostly of their runs of eight units."""
+    """Copied: the same as an answer shown, or with too many of their runs of eight units."""
     said = folded(imitation.answer)
     shown = [folded(each.answer) for each in imitation.shown]
     runs = metrics.learned_runs([each.answer for each in imitation.shown])

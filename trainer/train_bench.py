@@ -57,7 +57,7 @@ class Side:
         )
 
 
-# What the founding documents claim: the claim, the side that would check it, MiB.
+# What the founding documents claim: the claim, the side that would check it, bytes.
 CLAIMS = (
     ("Qwen2.5 1.5B trains within 7 GB", Side("1.5b", "auto", 16, 2048, batch=1), 7e9),
     ("Qwen2.5 7B trains within 15 GB (QLoRA)", Side("7b", "auto", 16, 2048, batch=1, four_bit=True), 15e9),
@@ -155,7 +155,8 @@ def claims(figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def matches(side: Side, figure: dict[str, Any]) -> bool:
     """Whether a figure is of a claim's side."""
-    same = figure["base"] == side.base and figure["rank"] == side.rank
+    told = (figure["base"], figure["rank"], figure["batch x length"])
+    same = told == (side.base, side.rank, f"{side.batch} x {side.length}")
     return same and ("4-bit" in figure["trainer"]) == side.four_bit
 
 

@@ -15,7 +15,7 @@ import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,9 @@ def forgetting(
     found: list[dict[str, Any]] = []
     for path in files:
         parts = parts_of(exchanges_of(path), sizes)
-        course = Course(parts, folder / path.stem, weights, sizes, seed, say)
+        # What was trained with other sizes is another course.
+        named = "-".join(map(str, (path.stem, *astuple(sizes), seed)))
+        course = Course(path.stem, parts, folder / named, weights, sizes, seed, say)
         found += table(path.stem, course.run(), seed)
     return found
 
@@ -148,6 +150,7 @@ def held_apart(exchanges: Sequence[Exchange], heldout: int) -> Part:
 class Course:
     """All trainings of one community, each in a folder of its own."""
 
+    name: str
     parts: list[Part]
     folder: Path
     weights: Weights
@@ -208,7 +211,7 @@ class Course:
             out / "adapter.gguf",
             metadata={"twin.base_sha256": self.weights.sha256, "twin.adapter_version": name},
         )
-        self.say(f"{self.folder.name}, week {week}, {way}: {report.tokens} tokens in {report.wall_s:.0f} s")
+        self.say(f"{self.name}, week {week}, {way}: {report.tokens} tokens in {report.wall_s:.0f} s")
         scored = self.scored(out / "adapter.gguf", name)
         return {"peft": report.peft, "tokens": report.tokens, "seconds": report.wall_s, "scored": scored}
 

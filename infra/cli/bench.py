@@ -110,10 +110,10 @@ def preference(*, rows: int, pairs: int, as_json: bool) -> None:
 
     if min(rows, pairs) < 16 or rows + pairs > 200:
         raise UserMistake("At least 16 rows and 16 pairs are needed, and 200 of both together are there.")
-    parts = parts_of(rows=rows, pairs=pairs, heldout=40, seed=20)
+    parts = parts_of(rows=rows, pairs=pairs, heldout=40, seed=SEED)
     with tempfile.TemporaryDirectory() as name:
         weights, budget = tiny_training(Path(name))
-        found = measure(weights, Path(name), parts=parts, budget=budget, seed=20, say=err().print)
+        found = measure(weights, Path(name), parts=parts, budget=budget, seed=SEED, say=err().print)
     show("Edits of a voice's drafts", found, as_json=as_json)
 
 
@@ -131,7 +131,7 @@ def memorisation(epochs: str, *, rows: int, as_json: bool) -> None:
             epochs=[int(each) for each in epochs.split(",")],
             rows=rows,
             budget=budget,
-            seed=20,
+            seed=SEED,
             say=err().print,
         )
     if as_json:

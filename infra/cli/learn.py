@@ -29,7 +29,6 @@ from infra.settings import Settings
 from infra.voice.chat import Audience
 
 LOOK_S = 0.5
-# What a run may be about: supervised tuning, or what people made of the twin's own words.
 FORMATS: dict[str, Literal["alpaca", "sharegpt", "messages"]] = {
     "alpaca": "alpaca",
     "sharegpt": "sharegpt",

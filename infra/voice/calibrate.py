@@ -1,4 +1,4 @@
-"""The calibration: which of llama.cpp's ways to compute is the fastest on this machine, measured in under a minute.
+"""The calibration: which of llama.cpp's ways to compute is the fastest on this machine, measured in about a minute.
 
 Everything that may be done otherwise races against the default. What wins clearly is taken together and has to win once
 more; the default stays otherwise, and whenever other work had much of the machine meanwhile. What changes results by

@@ -16,7 +16,7 @@ from pathlib import Path
 from infra.errors import ServiceTrouble, UnderstudyError
 from infra.processes import die_with_parent, start, stop
 
-# A 3B model needs seconds; whoever ordered the voice waits for it, and an HTTP order for a minute.
+# A 3B model needs seconds; whoever ordered the voice waits for it, and an HTTP order for `Remote.silence_s`.
 LIMIT_S = 45.0
 # How the child says that its last line is a sentence for people; any other status is a crash.
 REFUSED = 3

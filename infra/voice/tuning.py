@@ -50,8 +50,8 @@ class Tuning:
         return f"{attention}, {self.kv} memory, {threads}, {self.ubatch} rows at once"
 
 
-# What has measured best so far: on CPUs the fused attention costs a generated token up to half its speed and gains a
-# prompt a tenth.
+# Neither attention wins everywhere: the fused one took 0.90 and 1.10 of a turn's time under two loads, says eight
+# answers faster at 850 tokens and reads small pieces slower (docs/benchmarks.md). So it is left to the calibration.
 DEFAULT = Tuning()
 
 

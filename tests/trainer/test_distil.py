@@ -32,7 +32,7 @@ from tests.memory.making import GROUP, said
 from tests.people import ADA, BOB, CHARLIE, CREATOR, NOON
 from tests.trainer.imitating import community, in_manner, lines, remembered
 from tests.trainer.lecturing import fails, lecturing
-from trainer import dataset, distil, imitations
+from trainer import dataset, distil, evals, imitations
 from trainer.frozen import follow_forgotten, learned_forgotten
 from trainer.questions import Question, mixed, paraphrases, unanswered
 from trainer.teacher import Budget
@@ -281,6 +281,9 @@ def test_no_imitation_becomes_memory(made: tuple[distil.Job, list[Exchange]], tm
     assert len(read) == len(rows_of(job))
     assert {type(each) for each in read} == {Skipped}
     mixed_in = built(tmp_path, journal, 0.2, pool)
+    own = evals.own_rows(mixed_in)
+    assert len(own) == sum(not imitations.is_synthetic(row.provenance) for row in mixed_in.rows("train")) > 0
+    assert not any(imitations.is_synthetic(row.provenance) for row in own), "they do not say what the manner is"
     for form in ("alpaca", "sharegpt", "messages"):
         out = tmp_path / f"{form}.jsonl"
         dataset.export(mixed_in.folder, form, out)  # type: ignore[arg-type]

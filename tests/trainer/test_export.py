@@ -357,3 +357,10 @@ def test_the_command_names_what_it_does_not_know(home: Path) -> None:
     assert "There is no adapter 'v9'" in understudy(home, "voices", "export", "v9", code=1).stderr
     done = understudy(home, "voices", "export", "v9", "--quant", "Q3", code=1)
     assert "The formats are" in done.stderr
+
+
+def test_another_introduction_is_another_export(store: AdapterStore, base: Weights, tmp_path: Path) -> None:
+    """The prompt that goes with the files holds it."""
+    made = order(store, base, tmp_path / "out")
+
+    assert made.key() != replace(made, persona=replace(ADA, about="A baker in Lyon.")).key()

@@ -6,7 +6,7 @@ import pytest
 
 from infra.errors import ServiceTrouble, UserMistake
 from trainer import train_bench
-from trainer.train_bench import CLAIMS, Side, claims, measured, run_side, shown, sides
+from trainer.train_bench import CLAIMS, Side, claims, matches, measured, run_side, shown, sides
 
 SIDE = Side("small", "trl", 4, 16, batch=1, steps=2)
 
@@ -63,3 +63,11 @@ def test_claims_are_not_checked_by_what_was_not_measured() -> None:
     assert [each["claim"] for each in found] == [claim for claim, _, _ in CLAIMS]
     assert {each["verdict"] for each in found} == {"not yet measured"}
     assert all(each["calculated MiB"] > 1000 for each in found)
+
+
+@pytest.mark.parametrize(("shape", "of_it"), [("1 x 2048", True), ("4 x 2048", False), ("1 x 16", False)])
+def test_a_claim_is_checked_by_what_it_is_about(shape: str, of_it: bool) -> None:
+    _, side, _ = CLAIMS[0]
+    figure = {"base": "1.5b", "rank": 16, "batch x length": shape, "trainer": "unsloth on CUDA"}
+
+    assert matches(side, figure) is of_it

@@ -46,9 +46,21 @@ def test_the_parts_follow_each_other_and_share_no_question(tmp_path: Path) -> No
     assert all(end < start for (_, end), (start, _) in pairwise(times))
 
 
+def test_other_sizes_are_another_course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a folder holds is not taken for what was trained on fewer rows."""
+    folders: list[Path] = []
+    monkeypatch.setattr(weeks, "prepare", lambda *given, **more: None)
+    monkeypatch.setattr(weeks.Course, "run", lambda course: folders.append(course.folder) or {})
+
+    for sizes in (SIZES, SIZES, replace(SIZES, epochs=2)):
+        weeks.forgetting([community(tmp_path / "bread.jsonl")], tmp_path, sizes=sizes, seed=20, say=print)
+
+    assert folders[0] == folders[1] != folders[2]
+
+
 def test_each_way_learns_what_its_name_says(tmp_path: Path) -> None:
     found = parts(tmp_path)
-    course = Course(found, tmp_path, None, SIZES, 20, print)  # type: ignore[arg-type]
+    course = Course("bread", found, tmp_path, None, SIZES, 20, print)  # type: ignore[arg-type]
 
     assert len(course.rows(2, FROM_BASE)) == 30 + 14 + 14
     assert course.rows(2, NAIVE) == found[2].train
