@@ -1,7 +1,10 @@
 """What every test stands on: no model hub, no settings from the developer's shell, no process left behind."""
 
 import os
+import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures.thread import _threads_queues
 from pathlib import Path
 
 import psutil
@@ -32,6 +35,21 @@ def _no_process_left_behind() -> Iterator[None]:
     children = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
     _, alive = psutil.wait_procs(children, timeout=5)
     assert not [process.cmdline() for process in alive if "resource_tracker" not in " ".join(process.cmdline())]
+
+
+def pytest_unconfigure() -> None:
+    """Python waits for every thread when it ends: one that a failed test left running would hold the suite for ever.
+
+    Not so for the threads of a pool, which Python ends by itself.
+    """
+    left = [each for each in threading.enumerate() if not each.daemon and each not in _threads_queues]
+    left.remove(threading.main_thread())
+    for each in left:
+        each.join(5)
+    if forgotten := [each.name for each in left if each.is_alive()]:
+        sys.stderr.write(f"Threads were left running: {', '.join(forgotten)}\n")
+        sys.stderr.flush()
+        os._exit(1)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from infra.voice.chat import Turn
 from tests.infra.running import served
 from trainer.judge import BASE, CANDIDATE, CREATOR, Bench, bench_of, choice_of, judged, spread, turns_of
 
+TOKEN = "a-token-for-the-judge"
 QUESTIONS = [f"How long do I proof loaf {n}?" for n in range(12)]
 ANSWERS = {
     CREATOR: [f"Aye, {n + 2} hours, friend." for n in range(12)],
@@ -123,7 +124,7 @@ def test_a_server_judges_over_http(home) -> None:
     with served(app) as url:
         config = home / "understudy.toml"
         config.write_text(
-            f'{config.read_text()}\n[judge]\nmodel = "{url}"\nname = "m"\ntoken = "abc123"\nquestions = 4\n'
+            f'{config.read_text()}\n[judge]\nmodel = "{url}"\nname = "m"\ntoken = "{TOKEN}"\nquestions = 4\n'
         )
         bench = bench_of(load_settings(home))
         assert bench is not None
@@ -132,7 +133,7 @@ def test_a_server_judges_over_http(home) -> None:
 
     assert (found.judge, found.questions, found.trouble) == ("m", 4, "")
     assert {(each.first, each.second): each.share.mean for each in found.duels}[CANDIDATE, BASE] == 1.0
-    assert set(tokens) == {("Bearer abc123", "json_schema")}
+    assert set(tokens) == {(f"Bearer {TOKEN}", "json_schema")}
 
 
 def test_no_judge_is_asked_where_none_is_named(home) -> None:

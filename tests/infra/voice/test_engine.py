@@ -493,10 +493,12 @@ def crowd(engine: Engine) -> Iterator[Crowd]:
     chats = [threading.Thread(target=chat) for _ in range(4)]
     for thread in chats:
         thread.start()
-    yield heard
-    stop.set()
-    for thread in chats:
-        thread.join()
+    try:
+        yield heard
+    finally:
+        stop.set()
+        for thread in chats:
+            thread.join()
 
 
 def check_unmixed(heard: Crowd, adapters: list[Path], weights: Weights) -> None:
