@@ -48,13 +48,17 @@ def budget_with(settings: Settings, *, answer_tokens: int, shape: estimate.Shape
 
 
 def expected(settings: Settings, planned: Plan, gguf: Path) -> tuple[TrainingBudget, estimate.Estimate]:
-    """What a training of these exchanges would take, before any row is written: lengths are estimates too."""
+    """What a training of these exchanges would take, before any row is written: lengths are estimates too.
+
+    With imitations, where the settings ask for a share of them; that there are enough is assumed.
+    """
     shape = estimate.shape_of(gguf)
-    answers = sum(estimate_tokens(each.answer) for each in planned.train)
+    own = 1 - settings.training.synthetic_share
+    answers = round(sum(estimate_tokens(each.answer) for each in planned.train) / own)
     budget = budget_with(settings, answer_tokens=answers, shape=shape)
     lengths = sorted(row_tokens(each) for each in planned.train)
     lengths = [each for each in lengths if each <= budget.max_length] or [budget.max_length]
-    tokens = budget.epochs * sum(lengths)
+    tokens = round(budget.epochs * sum(lengths) / own)
     here = means_for(settings.models.trainable, budget)
     return budget, estimate.expect(
         shape,

@@ -264,7 +264,11 @@ def preferred(work: Work, folder: Path, built: dataset.Dataset, *, weights: Weig
         warm=settings.data_folder / "adapters" / built.manifest["parent"] / "peft",
         method=method,
         budget=replace(
-            prefer.BUDGET, max_length=settings.models.max_length, max_seconds=settings.training.max_minutes * 60
+            prefer.BUDGET,
+            max_length=settings.models.max_length,
+            max_seconds=settings.training.max_minutes * 60,
+            four_bit=settings.models.four_bit,
+            checkpointing=settings.models.checkpointing,
         ),
         seed=settings.training.seed,
         on_progress=lambda progress: tell_training(work, progress),

@@ -18,7 +18,6 @@ from infra.errors import Refused
 from infra.files import finish_folder, finished
 from infra.voice.llama import Model
 from trainer import lora
-from trainer.base import best_precision, halve, load_base
 from trainer.dataset import load
 from trainer.preference import Method, Row, labels_of_rows, rows_of
 
@@ -205,7 +204,7 @@ def run(
     before = finished(checkpoint) if checkpoint else None
     watch = lora.Watch(plan.job, *watching, spent_s=before["seconds"] if before else 0.0)
     watch.validation += [tuple(look) for look in before["validation"]] if before else []
-    model, precision = warm_model(base_gguf, trainable, warm)
+    model, _, precision = lora.make_model(base_gguf, trainable, replace(plan.job, start=warm))
     trainer = make_trainer(model, plan, out, watch=watch, precision=precision)
     first = trainer.evaluate() if plan.judge and checkpoint is None else {}
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -246,19 +245,6 @@ def described(plan: Plan, first: dict[str, float], last: dict[str, float]) -> di
         "sft": plan.sft if plan.method == "dpo" else 0.0,
         "held_out": {"rows": len(plan.judge), "loss_before": first.get("eval_loss"), **found},
     }
-
-
-def warm_model(base_gguf: Path, trainable: str, warm: Path) -> tuple[Any, str]:
-    """(the base with the adapter to train further, precision)."""
-    from peft import PeftModel
-    from transformers import set_seed
-
-    lora.quiet()
-    set_seed(0)
-    model, precision = load_base(base_gguf, trainable), best_precision()
-    if precision == "bf16":
-        halve(model)
-    return PeftModel.from_pretrained(model, str(warm), is_trainable=True), precision
 
 
 def make_trainer(model: Any, plan: Plan, out: Path, *, watch: lora.Watch, precision: str) -> Any:
