@@ -282,6 +282,11 @@ class AdapterStore:
         return {name: found.get(name) for name in ("current", "previous", "canary", "pinned")}
 
 
+def version_of(name: str) -> str | None:
+    """A version as stores and engines know it: the bare base has none."""
+    return None if name == BASE else name
+
+
 def check_share(share: float) -> None:
     """Raise UserMistake for what is no share: a canary answers some conversations, never all."""
     if not 0 < share < 1:

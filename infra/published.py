@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from infra.database import Migration, migrate, reading, writing
 from infra.errors import UnderstudyError, UserMistake
+from infra.voice.chat import Audience
 
 # So that a leaked key is found by those who scan for such, and our own token is never taken for one.
 PREFIX = "usk-"
@@ -240,3 +241,8 @@ def until_tomorrow(now: datetime) -> int:
 def key_of(row: Mapping[Any, Any]) -> Key:
     quota = Quota(row["requests"], row["tokens"])
     return Key(row["id"], row["name"], quota, row["voice"], row["created"], row["expires"], row["revoked"])
+
+
+def audience_of(name: str, language: str = "") -> Audience:
+    """Those who ask with the key of `name`: a voice may be pinned to them."""
+    return Audience(f"published:{name}", language)

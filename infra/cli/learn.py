@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import typer
 
-from infra.adapters import BASE, AdapterStore, check_audience, check_share
+from infra.adapters import BASE, AdapterStore, check_audience, check_share, version_of
 from infra.cli.compose import (
     adapter_store,
     creator_person,
@@ -402,7 +402,7 @@ def voices_promote(home: Path | None, version: str, *, as_json: bool) -> None:
     if remote is not None:
         answer = remote.post("/admin/voices/promote", version=version)
     else:
-        adapter_store(settings).point(None if version == "base" else version)
+        adapter_store(settings).point(version_of(version))
         answer = {"voice": version}
     print_json(answer) if as_json else err().print(f"Speaking: {answer['voice']}", markup=False)
 
@@ -447,19 +447,23 @@ def voices_pin(home: Path | None, version: str, *, audience: Audience, off: bool
         raise UserMistake("Name the adapter that shall speak to them, or say --off.")
     check_audience(audience)
     settings = settings_of(home)
-    remote, store = Remote.find(settings), adapter_store(settings)
-    if off:
-        answer = remote.post("/admin/voices/unpin", **asdict(audience)) if remote else unpinned(store, audience)
-        sentence = f"Pinned to {audience} no more: {answer['unpinned']}."
-    else:
-        if remote is not None:
-            answer = remote.post("/admin/voices/pin", version=version, **asdict(audience))
-        else:
-            store.pin(None if version == BASE else version, audience)
-            answer = {"pinned": version, "to": str(audience)}
-        sentence = f"Pinned to {audience}: {version}."
+    answer = unpin(settings, audience) if off else pin(settings, version, audience)
+    sentence = f"Pinned to {audience} no more: {answer['unpinned']}." if off else f"Pinned to {audience}: {version}."
     print_json(answer) if as_json else err().print(sentence, markup=False)
 
 
-def unpinned(store: AdapterStore, audience: Audience) -> dict[str, str]:
-    return {"unpinned": store.unpin(audience) or BASE}
+def pin(settings: Settings, version: str, audience: Audience) -> Any:
+    """In the running twin at once, else from the next start. Raises UserMistake where the voice is on servers."""
+    if settings.voice.url or settings.voice.urls:
+        raise UserMistake("A voice is pinned in the engine here only, not on the servers of voice.url or voice.urls.")
+    if (remote := Remote.find(settings)) is not None:
+        return remote.post("/admin/voices/pin", version=version, **asdict(audience))
+    adapter_store(settings).pin(version_of(version), audience)
+    return {"pinned": version, "to": str(audience)}
+
+
+def unpin(settings: Settings, audience: Audience) -> Any:
+    """As `pin`."""
+    if (remote := Remote.find(settings)) is not None:
+        return remote.post("/admin/voices/unpin", **asdict(audience))
+    return {"unpinned": adapter_store(settings).unpin(audience) or BASE}

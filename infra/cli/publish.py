@@ -1,25 +1,19 @@
 """`understudy voices publish`: keys for others, made, listed and taken back; see `infra/published.py`."""
 
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from infra.adapters import AdapterStore
 from infra.cli.compose import adapter_store, now, open_journal, settings_of
 from infra.cli.console import err, out, print_json, table
-from infra.errors import UnderstudyError, UserMistake
-from infra.published import Key, Published, Quota
-from infra.remote import Remote
-from infra.settings import Settings
-from infra.voice.chat import Audience
+from infra.cli.learn import pin, unpin
+from infra.errors import UnderstudyError
+from infra.published import Key, Published, Quota, audience_of
 
 
 def create(home: Path | None, name: str, *, quota: Quota, expires: str, voice: str, as_json: bool) -> None:
     """Make a key, and pin its voice; without that there is no key either."""
     settings = settings_of(home)
-    if voice and settings.voice.url:
-        raise UserMistake("voice.url names a server that looks after its own voice: leave out --voice.")
     keys = Published(open_journal(settings).engine)
     key = keys.create(name, quota, now=now(), expires=expires, voice=voice)
     try:
@@ -36,35 +30,13 @@ def create(home: Path | None, name: str, *, quota: Quota, expires: str, voice: s
     out().print(key, markup=False, soft_wrap=True)
 
 
-def audience_of(name: str) -> Audience:
-    from infra.desk.published import audience_of as found
-
-    return found(name)
-
-
-def pin(settings: Settings, version: str, audience: Audience) -> None:
-    """As `voices pin`: in the running twin at once, else from the next start."""
-    if (remote := Remote.find(settings)) is not None:
-        remote.post("/admin/voices/pin", version=version, **asdict(audience))
-    else:
-        adapter_store(settings).pin(version, audience)
-
-
 def revoke(home: Path | None, name: str, *, as_json: bool) -> None:
     """Take a key back, and the voice that was pinned for it."""
     settings = settings_of(home)
     key = Published(open_journal(settings).engine).revoke(name, now=now())
-    unpin(settings, adapter_store(settings), audience_of(name))
+    if audience_of(name) in adapter_store(settings).pins():
+        unpin(settings, audience_of(name))
     print_json(document(key, now())) if as_json else err().print(f"The key of {name} opens nothing any more.")
-
-
-def unpin(settings: Settings, store: AdapterStore, audience: Audience) -> None:
-    if audience not in store.pins():
-        return
-    if (remote := Remote.find(settings)) is not None:
-        remote.post("/admin/voices/unpin", **asdict(audience))
-    else:
-        store.unpin(audience)
 
 
 def listing(home: Path | None, *, as_json: bool) -> None:

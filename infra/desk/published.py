@@ -20,10 +20,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bot.published import Outside, Prepared
 from infra.errors import ServiceTrouble, UnderstudyError
-from infra.published import PREFIX, Key, Published, Spent, Taken, Unknown, until_tomorrow
+from infra.published import PREFIX, Key, Published, Spent, Taken, Unknown, audience_of, until_tomorrow
 from infra.settings import Settings
 from infra.voice.api import Completion, Streamed, anext_while_connected, install
-from infra.voice.chat import Audience, Finish, Piece, Sampling, Voice
+from infra.voice.chat import Finish, Piece, Sampling, Voice
 from memory.messages import name_uuid
 from memory.prompt import estimate_tokens
 
@@ -107,11 +107,6 @@ def cost(finish: Finish, prepared: Prepared, said: str) -> int:
     if prepared.text:
         return 0
     return finish.prompt_tokens + finish.completion_tokens or prepared.tokens + estimate_tokens(said)
-
-
-def audience_of(name: str, language: str = "") -> Audience:
-    """Those who ask with the key of `name`: a voice may be pinned to them."""
-    return Audience(f"published:{name}", language)
 
 
 async def standing(text: str) -> AsyncGenerator[Piece, None]:

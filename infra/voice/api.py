@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from infra.adapters import BASE, SHARE, AdapterStore, Aim
+from infra.adapters import BASE, SHARE, AdapterStore, Aim, version_of
 from infra.errors import Busy, Refused, ServiceTrouble, UnderstudyError, UserMistake
 from infra.voice.chat import Audience, Finish, Piece, Sampling, Turn, Voice
 from infra.voice.client import LocalVoice
@@ -484,11 +484,6 @@ def routes(voices: Speakers) -> APIRouter:
         return {"voice": voices.voice, "seconds": round(seconds, 4)}
 
     return router
-
-
-def version_of(name: str) -> str | None:
-    """A version as the engine knows it: the bare base has none."""
-    return None if name == BASE else name
 
 
 class Streamed:

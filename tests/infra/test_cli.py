@@ -173,6 +173,13 @@ def test_a_voice_is_pinned_from_the_next_start_on_where_no_twin_is_running(
         voices_pin(home, "", audience=both, off=True, as_json=True)
     with pytest.raises(UserMistake, match="or say --off"):
         voices_pin(home, "", audience=both, off=False, as_json=True)
+    settings = home / "understudy.toml"
+    settings.write_text(
+        f"{settings.read_text(encoding='utf-8')}\n[voice]\nurls = ['http://10.0.0.2']\n", encoding="utf-8"
+    )
+    with pytest.raises(UserMistake, match=r"not on the servers of voice\.url"):
+        voices_pin(home, "v1", audience=both, off=False, as_json=True)
+    assert store.pins() == {english: None}
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from bot.published import Outside
 from bot.twin import Manner
 from infra.adapters import GGUF, AdapterStore
 from infra.database import connect
-from infra.desk.published import Door, KeysApart, audience_of, published_app
+from infra.desk.published import Door, KeysApart, published_app
 from infra.errors import UserMistake
-from infra.published import PREFIX, Published, Quota, Spent, Taken, Unknown
+from infra.published import PREFIX, Published, Quota, Spent, Taken, Unknown, audience_of
 from infra.settings import child_environment, load_settings
 from infra.voice.api import install
 from infra.voice.chat import Sampling
@@ -351,9 +351,10 @@ async def test_the_command_line_gives_a_key_to_a_running_twin_and_takes_it_back(
         assert made["key"] not in log.read_text(encoding="utf-8")
     assert "There is no key" in understudy(home, "voices", "publish", "revoke", "my-site", code=1).stderr
     assert understudy(home, "voices", "publish", "create", "b", "--voice", "v9", code=1).stderr.count("v9") == 1
-    assert [each["state"] for each in json.loads(understudy(home, "voices", "publish", "list", "--json").stdout)] == [
-        "revoked", "revoked",
-    ]  # fmt: skip
+    understudy(home, "voices", "publish", "create", "c", "--voice", "base")
+    assert store.pins() == {audience_of("c"): None}
+    listed = json.loads(understudy(home, "voices", "publish", "list", "--json").stdout)
+    assert {each["name"]: each["state"] == "revoked" for each in listed} == {"my-site": True, "b": True, "c": False}
 
 
 def free_port() -> int:
