@@ -287,6 +287,11 @@ def version_of(name: str) -> str | None:
     return None if name == BASE else name
 
 
+def voice_name(base: str, version: str | None) -> str:
+    """What replies and models are called: the base, and the adapter on it if there is one."""
+    return f"{base}+{version}" if version else base
+
+
 def check_share(share: float) -> None:
     """Raise UserMistake for what is no share: a canary answers some conversations, never all."""
     if not 0 < share < 1:

@@ -520,6 +520,11 @@ def read_secret(name: str, path: Path) -> str:
         ) from error
 
 
+def revealed(secret: SecretStr | None) -> str | None:
+    """What is sent to another server, where anything is."""
+    return secret.get_secret_value() if secret else None
+
+
 def refuse_placeholder(name: str, secret: SecretStr | None) -> None:
     """Raise ValueError for a secret that protects nothing."""
     if secret is None:

@@ -230,7 +230,7 @@ def judged(
     for name, path in adapters.items():
         with Scorer(weights.path, path) as scorer:
             scored = [scorer.answer(turns, each.exchange.answer) for turns, each in zip(prompts, heldout, strict=True)]
-        nll = [each.nll / each.tokens for each in scored]
+        nll = [each.per_token for each in scored]
         found[name] = System(name, ruler.items(spoken[name], nll), abilities[name])
     say(f"the style measure tells the creator from the base with an AUC of {style.auc:.2f}")
     return found

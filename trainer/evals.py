@@ -226,7 +226,7 @@ def score(subject: Subject, name: str, probed: Sequence[Row], steps: Steps) -> S
             for turns, each in zip(subject.prompts(), subject.heldout, strict=True)
         ]
         recited = [scorer.recited(memorisation.bare(row), row.answer) for row in (probed if name != "current" else ())]
-    return Scored([each.nll / each.tokens for each in scored], recited)
+    return Scored([each.per_token for each in scored], recited)
 
 
 def answers_to(questions: Path, *, weights: Weights, adapter: Path, persona: PersonaCard) -> list[dict[str, str]]:

@@ -71,7 +71,7 @@ class Measures:
         if style is None or not heldout:
             return Measured(perplexity)
         said = self.spoken(weights, adapter, prompts)
-        nll = fmean(each.nll / each.tokens for each in scored)
+        nll = fmean(each.per_token for each in scored)
         return Measured(perplexity, nll, fmean(style.score([each.text or " " for each in said])))
 
     def spoken(self, weights: Path, adapter: Path | None, prompts: Sequence[Sequence[Turn]]) -> list[Spoken]:

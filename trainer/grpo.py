@@ -266,6 +266,7 @@ def reason(
     peft: Path,
     base_gguf: Path,
     trainable: str = "",
+    four_bit: bool = False,
     prompt_of: Callable[[str], Sequence[Turn]],
     paying: Paying,
     budget: GrpoBudget,
@@ -275,13 +276,14 @@ def reason(
 ) -> GrpoReport:
     """Go on training the adapter in `peft` on `cases` into `out`/peft, or go on where a killed attempt left off.
 
-    Raises ServiceTrouble when the disk is full, memory does not suffice or the loss diverges.
+    `four_bit` is how a base on CUDA is loaded, as it was for the adapter. Raises ServiceTrouble when the disk is full,
+    memory does not suffice or the loss diverges.
     """
     if (done := finished(out)) is not None:
         return replace(GrpoReport(**done["report"]), peft=out / done["report"]["peft"])
     out.mkdir(parents=True, exist_ok=True)
     start = hashlib.sha256((peft / "adapter_model.safetensors").read_bytes()).hexdigest()
-    facts = [[asdict(case) for case in cases], start, asdict(budget), base_gguf.name, trainable, seed]
+    facts = [[asdict(case) for case in cases], start, asdict(budget), base_gguf.name, trainable, four_bit, seed]
     fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     checkpoint = lora.last_whole(out / "checkpoints", fingerprint)
     began_at = int(checkpoint.name.split("-")[1]) if checkpoint else 0
@@ -296,6 +298,7 @@ def reason(
             peft=peft,
             base_gguf=base_gguf,
             trainable=trainable,
+            four_bit=four_bit,
             prompt_of=prompt_of,
             paying=paying,
             budget=budget,
@@ -317,6 +320,7 @@ def run(
     peft: Path,
     base_gguf: Path,
     trainable: str,
+    four_bit: bool,
     prompt_of: Callable[[str], Sequence[Turn]],
     paying: Paying,
     budget: GrpoBudget,
@@ -330,7 +334,7 @@ def run(
         prompts = {case.question: list(prompt_of(case.question)) for case in cases}
         texts = {question: served.prompt(turns) for question, turns in prompts.items()}
         known = {texts[question]: served.turn_tokens(turns) for question, turns in prompts.items()}
-        model, trained_by = started(base_gguf, trainable, peft, seed=seed)
+        model, trained_by = started(base_gguf, trainable, peft, four_bit=four_bit, seed=seed)
         trainer = make_trainer(
             model,
             tokens_of(served, known),
@@ -373,10 +377,10 @@ def computing() -> AbstractContextManager[Any]:
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=on_cpu and best_precision() == "bf16")
 
 
-def started(base_gguf: Path, trainable: str, peft: Path, *, seed: int) -> tuple[Any, str]:
+def started(base_gguf: Path, trainable: str, peft: Path, *, four_bit: bool, seed: int) -> tuple[Any, str]:
     """The base with the adapter in `peft` on it, ready to learn on; and what trains it, in words."""
     shape = json.loads((peft / "adapter_config.json").read_text(encoding="utf-8"))
-    budget = lora.TrainingBudget(rank=int(shape["r"]), alpha=int(shape["lora_alpha"]))
+    budget = lora.TrainingBudget(rank=int(shape["r"]), alpha=int(shape["lora_alpha"]), four_bit=four_bit)
     job = lora.Job(rows=[], stop=[], order=[], left_out=0, pad=0, seed=seed, budget=budget, fingerprint="")
     model, config, precision = lora.make_model(base_gguf, trainable, job)
     # Only now: unsloth has to be imported before what it patches.

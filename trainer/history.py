@@ -102,7 +102,7 @@ def again(
         on_progress(version)
         with Scorer(weights.path, None if version == BASE else store.gguf(version), threads=threads) as scorer:
             scored = [scorer.answer(turns, each.exchange.answer) for turns, each in zip(prompts, heldout, strict=True)]
-        found[version] = [each.nll / each.tokens for each in scored]
+        found[version] = [each.per_token for each in scored]
     change = paired_bootstrap(found[fitting[-1]], found[fitting[0]], seed=seed)
     return Again(len(heldout), {name: sum(each) / len(each) for name, each in found.items()}, change)
 

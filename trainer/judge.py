@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from infra.errors import UnderstudyError
-from infra.settings import Settings
+from infra.settings import Settings, revealed
 from infra.voice.chat import Sampling, Turn, Voice
 from infra.voice.client import HttpVoice, said_whole
 from memory.prompt import as_data, shorten
@@ -69,8 +69,7 @@ def bench_of(settings: Settings) -> Bench | None:
         return None
     if judge.model == "voice":
         return Bench(f"{settings.models.base} (the base itself)", judge.questions, None)
-    token = judge.token.get_secret_value() if judge.token else None
-    voice = HttpVoice(judge.model, model=judge.name, token=token)
+    voice = HttpVoice(judge.model, model=judge.name, token=revealed(judge.token))
     return Bench(judge.name or judge.model, judge.questions, asking(voice))
 
 

@@ -77,7 +77,7 @@ def losses(
                 tell("harvest", number, len(new), "looking for planted rows")
             asked = [Turn("user", shorten(each.question, TOKENS))]
             scored = scorer.answer(asked, shorten(each.answer, TOKENS))
-            found[words_sha256(each)] = round(scored.nll / scored.tokens, 4)
+            found[words_sha256(each)] = round(scored.per_token, 4)
     return found
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from infra.errors import Refused
 from infra.files import finish_folder, finished
 from infra.voice.llama import Model
-from trainer import lora
+from trainer import estimate, lora
 from trainer.dataset import load
 from trainer.preference import Method, Row, labels_of_rows, rows_of
 
@@ -117,6 +117,7 @@ def train(
     plan = planned(
         dataset_folder, base_gguf, trainable, warm=warm, method=method, budget=budget, beta=beta, sft=sft, seed=seed
     )
+    estimate.refuse_what_cannot_fit(lora.foreseen(plan.job, base_gguf, trainable))
     checkpoint = lora.last_whole(out / "checkpoints", plan.job.fingerprint)
     with lora.troubles(out):
         report = run(

@@ -161,7 +161,7 @@ def nats(weights: Weights, adapter: Path | None, rows: Sequence[Row]) -> list[fl
     """How unlikely the creator's own answers are under a voice, per token."""
     with Scorer(weights.path, adapter, context_tokens=1024) as scorer:
         found = [scorer.answer(row.prompt, row.answer) for row in rows]
-    return [each.nll / each.tokens for each in found]
+    return [each.per_token for each in found]
 
 
 def judged(

@@ -102,6 +102,7 @@ def reasoned(
         peft=report.peft,
         base_gguf=weights.path,
         trainable=work.settings.models.trainable,
+        four_bit=work.settings.models.four_bit,
         prompt_of=lambda question: prompt_of(persona, question),
         paying=paying,
         budget=budget,

@@ -243,8 +243,7 @@ def nats(scorer: Scorer, persona: PersonaCard, exchange: Exchange, max_tokens: i
     """Nats per token of a held-out answer after its bare question, written as rows are."""
     writer = RowWriter(persona, lambda question, hidden: (), Shares(0, 0, 1), seed, max_tokens, 0)
     row = writer.row(exchange, "judge", hidden=frozenset())
-    found = scorer.answer(row.prompt, row.answer)
-    return found.nll / found.tokens
+    return scorer.answer(row.prompt, row.answer).per_token
 
 
 def table(name: str, found: dict[tuple[int, str], dict[str, Any]], seed: int) -> list[dict[str, Any]]:

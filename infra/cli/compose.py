@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.cli.console import err
+from infra.errors import ServiceTrouble
 from infra.files import finished
 from infra.machine import Machine, cores
-from infra.settings import Settings, find_home, load_settings, offline_unless_hub
+from infra.settings import Settings, find_home, load_settings, offline_unless_hub, revealed
 
 if TYPE_CHECKING:
     from bot.twin import Manner, Twin
@@ -113,7 +114,10 @@ def served_weights(
         say=say,
     )
     if at_set_up:
-        calibrated(settings, weights)
+        try:
+            calibrated(settings, weights)
+        except ServiceTrouble as error:
+            err().print(f"How it computes fastest here is not known, so defaults hold: {error}", markup=False)
     return weights
 
 
@@ -204,8 +208,7 @@ def voice_servers(settings: Settings) -> "list[Server]":
 
 
 def voice_token(settings: Settings) -> str | None:
-    token = settings.voice.token
-    return token.get_secret_value() if token else None
+    return revealed(settings.voice.token)
 
 
 def open_speakers(settings: Settings) -> "Speakers | None":
@@ -278,10 +281,10 @@ def memory_of(settings: Settings, journal: "Journal", folder: Path | None = None
     from memory.recall import Recall
     from memory.vectors import EdgeStore, ServerStore, Store
 
-    encoder, reranker, key = open_encoder(settings), open_reranker(settings), settings.index.api_key
+    encoder, reranker = open_encoder(settings), open_reranker(settings)
     store: Store = EdgeStore(folder or settings.data_folder / "index")
     if settings.index.url:
-        store = ServerStore(settings.index.url, api_key=key.get_secret_value() if key else None)
+        store = ServerStore(settings.index.url, api_key=revealed(settings.index.api_key))
     index = Index(journal, store, encoder, load=partial(open_encoder, settings))
     graph = GraphStore(journal)
     return Memory(journal, index, graph, GraphRecall(Recall(journal, index, reranker), journal, graph))
@@ -345,7 +348,7 @@ def open_model_reader(settings: Settings, here: TwinHere) -> "ModelReader | None
         return None
     voice: Voice = voice_of(settings, here.voices)
     if model != "voice":
-        voice = HttpVoice(model, model=settings.graph.name, token=token.get_secret_value() if token else None)
+        voice = HttpVoice(model, model=settings.graph.name, token=revealed(token))
 
     def ask(turns: "list[Turn]", schema: dict[str, Any]) -> str:
         while model == "voice" and here.voices is not None and here.voices.busy:

@@ -12,7 +12,7 @@ from infra.cli.compose import now, open_journal, open_speakers, settings_of, voi
 from infra.cli.console import err, out, print_json, table
 from infra.errors import UserMistake
 from infra.remote import Remote
-from infra.settings import Settings
+from infra.settings import Settings, revealed
 
 if TYPE_CHECKING:
     from infra.voice.chat import Voice
@@ -173,8 +173,7 @@ def teacher_of(settings: Settings) -> "Iterator[tuple[Voice, str]]":
 
     teacher, remote = settings.teacher, Remote.find(settings)
     if teacher.url:
-        token = teacher.token.get_secret_value() if teacher.token else None
-        yield HttpVoice(teacher.url, model=teacher.name, token=token), ""
+        yield HttpVoice(teacher.url, model=teacher.name, token=revealed(teacher.token)), ""
     elif remote is not None:
         yield HttpVoice(remote.url, model=settings.models.base, token=remote.token), "distil"
     else:

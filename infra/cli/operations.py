@@ -11,7 +11,7 @@ from infra.cli.compose import adapter_store, now, open_runs, set_silence, silenc
 from infra.errors import ServiceTrouble
 from infra.remote import Remote
 from infra.runs import document
-from infra.settings import Settings
+from infra.settings import Settings, revealed
 from memory.journal import Journal, Judged
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 def running_twin(settings: Settings) -> Remote | None:
     """The API of the running twin: on another machine where the settings name one, else on this."""
     if settings.bot.api:
-        token = settings.api.token
-        return Remote(settings.bot.api.rstrip("/"), token.get_secret_value() if token else None)
+        return Remote(settings.bot.api.rstrip("/"), revealed(settings.api.token))
     return Remote.find(settings)
 
 

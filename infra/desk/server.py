@@ -29,7 +29,7 @@ from infra.desk.published import Door, KeysApart, bound, listen, published_app
 from infra.errors import ServiceTrouble, UnderstudyError
 from infra.published import Published
 from infra.remote import announce, withdraw
-from infra.settings import Settings
+from infra.settings import Settings, revealed
 from infra.voice.api import Voices, install, routes
 from infra.voice.engine import BROKEN
 from infra.voice.replica import replica_routes
@@ -120,7 +120,7 @@ def make_voice_app(settings: Settings, voices: Voices) -> FastAPI:
 
 def asked_token(settings: Settings) -> str | None:
     """What callers must show: nothing where only this machine can call."""
-    return settings.api.token.get_secret_value() if settings.api.token and not settings.api.loopback else None
+    return None if settings.api.loopback else revealed(settings.api.token)
 
 
 async def follow(drain: Callable[[], object], *, pause: float = DRAIN_S) -> None:
@@ -178,6 +178,5 @@ class Announcing(uvicorn.Server):
             return
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104  read, not bound
-        token = self._settings.api.token
-        announce(self._settings, url=url, token=token.get_secret_value() if token else None, pid=os.getpid())
+        announce(self._settings, url=url, token=revealed(self._settings.api.token), pid=os.getpid())
         self._ready(url)

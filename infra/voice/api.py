@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from infra.adapters import BASE, SHARE, AdapterStore, Aim, version_of
+from infra.adapters import BASE, SHARE, AdapterStore, Aim, version_of, voice_name
 from infra.errors import Busy, Refused, ServiceTrouble, UnderstudyError, UserMistake
 from infra.voice.chat import Audience, Finish, Piece, Sampling, Turn, Voice
 from infra.voice.client import LocalVoice
@@ -408,7 +408,7 @@ class Voices:
         if found is None:
             return None
         speaks = found.version == self.engine.canary
-        return {**asdict(found), "voice": f"{self.engine.base}+{found.version}", "speaks": speaks}
+        return {**asdict(found), "voice": voice_name(self.engine.base, found.version), "speaks": speaks}
 
 
 def routes(voices: Speakers) -> APIRouter:
@@ -430,7 +430,7 @@ def routes(voices: Speakers) -> APIRouter:
 
     @router.get("/v1/models")
     def models() -> dict[str, Any]:
-        known = [voices.base, *(f"{voices.base}+{version}" for version in voices.store.versions())]
+        known = [voice_name(voices.base, version) for version in (None, *voices.store.versions())]
         return {"object": "list", "data": [{"id": n, "object": "model", "owned_by": "understudy"} for n in known]}
 
     @router.get("/healthz")

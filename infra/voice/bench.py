@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from infra.adapters import voice_name
 from infra.voice.engine import Engine
 from infra.voice.weights import Weights, prepare, source_of
 
@@ -99,7 +100,7 @@ def under_load(
         while engine.load["voices_loaded"] > 1:  # an order that waits for the one before says nothing of itself
             time.sleep(0.01)
         name = "ba"[number % 2]
-        ordered[:] = [(f"{engine.base}+{name}", time.perf_counter())]
+        ordered[:] = [(voice_name(engine.base, name), time.perf_counter())]
         engine.promote(name, path)
         time.sleep(0.5)
     time.sleep(max(2, seconds - 2))

@@ -15,12 +15,15 @@ import psutil
 
 from infra.errors import ServiceTrouble
 from infra.voice.gguf_check import Header, check_base
+from infra.voice.tuning import DEFAULT, Tuning
 
 MIB = 1 << 20
 # Of the machine's memory, where no setting says otherwise: the rest is for the twin's memory, the bots and the system.
 SHARE = 0.75
-# llama.cpp rounds a sequence's memory up to so many tokens, and keeps 16-bit floats in it.
-CELLS, HALF, FLOAT = 256, 2, 4
+# llama.cpp rounds a sequence's memory up to so many tokens.
+CELLS, FLOAT = 256, 4
+# Bytes for a value of that memory: q8_0 keeps 32 of them as bytes beside one 16-bit scale.
+KV = {"f16": 2.0, "q8_0": 34 / 32}
 # Beside the largest tensor, the rows of a batch are there as hidden states in so many places.
 HIDDEN = 6
 
@@ -54,26 +57,28 @@ class Budget:
         )
 
 
-def budget_of(weights: Path, *, tokens: int, sequences: int, batch: int, memory_mib: int = 0) -> Budget:
-    """The budget of voices over a model's file; of `memory_mib` 0 is a share of what the machine has.
+def budget_of(
+    weights: Path, *, tokens: int, sequences: int, batch: int, memory_mib: int = 0, tuning: Tuning = DEFAULT
+) -> Budget:
+    """The budget of voices over a model's file, computed as `tuning` says; of `memory_mib` 0 is a share of the machine.
 
     Raises ServiceTrouble for a file that is no model.
     """
     header, tokens = check_base(weights), padded(tokens)
-    kept, computed = kv_bytes(header, tokens) * sequences, compute_bytes(header, tokens=tokens, batch=batch)
+    kept = kv_bytes(header, tokens, KV[tuning.kv]) * sequences
+    computed = compute_bytes(header, tokens=tokens, batch=min(batch, tuning.ubatch))
     said = vocabulary(header) * FLOAT * sequences
     # Where llama.cpp writes weights again in the order that this CPU reads fastest, the file's own pages can go.
     return Budget(allowed_bytes(memory_mib), weights.stat().st_size, kept + computed + said)
 
 
-def kv_bytes(header: Header, tokens: int) -> int:
-    """The keys and values of one sequence."""
+def kv_bytes(header: Header, tokens: int, each: float) -> int:
+    """The keys and values of one sequence, of `each` bytes."""
     heads = header.number("attention.head_count", 1)
     width = header.number("embedding_length") // heads
     key, value = header.number("attention.key_length", width), header.number("attention.value_length", width)
-    return (
-        tokens * header.number("block_count") * header.number("attention.head_count_kv", heads) * (key + value) * HALF
-    )
+    kept = header.number("block_count") * header.number("attention.head_count_kv", heads) * (key + value)
+    return int(tokens * kept * each)
 
 
 def compute_bytes(header: Header, *, tokens: int, batch: int) -> int:

@@ -42,6 +42,7 @@ from typing import Any
 
 import numpy as np
 
+from infra.adapters import voice_name
 from infra.errors import Busy, ServiceTrouble, UnderstudyError, UserMistake
 from infra.voice.budget import budget_of, mib
 from infra.voice.chat import EVERYBODY, Audience, Finish, FinishReason, Piece, Sampling, Turn
@@ -309,7 +310,9 @@ class Engine:
             threads,
         )
         self._tuning, self._kept_s = tuning, kept_s
-        self._budget = budget_of(weights, tokens=context_tokens, sequences=streams, batch=BATCH, memory_mib=memory_mib)
+        self._budget = budget_of(
+            weights, tokens=context_tokens, sequences=streams, batch=BATCH, memory_mib=memory_mib, tuning=tuning
+        )
         self._budget.check(base)
         self._model = Model(weights, gpu_layers=tuning.gpu_layers)
         self._current = self._speaker(None, None)
@@ -564,7 +567,7 @@ class Engine:
         )
 
     def _name(self, version: str | None) -> str:
-        return f"{self.base}+{version}" if version else self.base
+        return voice_name(self.base, version)
 
     def _context(self, adapter: Adapter | None) -> Context:
         return Context(

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from infra.adapters import BASE, AdapterStore, Aim
+from infra.adapters import BASE, AdapterStore, Aim, voice_name
 from infra.errors import ServiceTrouble, UnderstudyError, UserMistake
 from infra.voice.chat import Audience, Voice
 from infra.voice.pool import Member, Pool
@@ -133,7 +133,7 @@ class Fleet:
         return [member.state() for member in self.pool.members]
 
     def _named(self, version: str | None) -> str:
-        return f"{self.base}+{version}" if version else self.base
+        return voice_name(self.base, version)
 
     def _order(self, version: str | None, aim: Aim, decide: Callable[[], object]) -> float:
         """Prepare `version` everywhere, `decide`, then point everywhere; returns seconds. Raises as `promote`."""

@@ -29,6 +29,11 @@ class Likelihood:
     nll: float
     tokens: int
 
+    @property
+    def per_token(self) -> float:
+        """Nats per token."""
+        return self.nll / self.tokens
+
 
 @dataclass(frozen=True)
 class Recited:

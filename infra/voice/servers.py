@@ -7,7 +7,7 @@ that nobody hears yet, `point` lets it speak. Pointing at what spoke before is h
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from infra.adapters import GGUF, AdapterStore, Aim
+from infra.adapters import GGUF, AdapterStore, Aim, voice_name
 from infra.errors import ServiceTrouble, UserMistake
 from infra.remote import Remote
 from infra.voice.chat import Voice
@@ -168,7 +168,7 @@ class VllmServer:
         return {self._name(version) for version in (aim.version, aim.canary) if version}
 
     def _name(self, version: str) -> str:
-        return f"{self._base}+{version}"
+        return voice_name(self._base, version)
 
     def _loaded(self) -> set[str]:
         """What it calls the models that it can answer with."""

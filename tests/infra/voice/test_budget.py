@@ -9,6 +9,7 @@ import pytest
 from infra.voice.budget import MIB, budget_of, machine_bytes
 from infra.voice.engine import BATCH
 from infra.voice.llama import Context, Model, lib
+from infra.voice.tuning import DEFAULT, Tuning
 from infra.voice.weights import Weights
 
 
@@ -17,13 +18,13 @@ def model(weights: Weights) -> Model:
     return Model(weights.path)
 
 
-def reserved(model: Model, *, tokens: int, sequences: int) -> tuple[float, int]:
+def reserved(model: Model, *, tokens: int, sequences: int, tuning: Tuning) -> tuple[float, int]:
     """The MiB that llama.cpp says it reserves for a context, and the bytes that are resident after a long prompt."""
     bindings, said = lib(), []
     listener = bindings.llama_log_callback(lambda level, text, data: said.append(text.decode("utf-8", "replace")))
     before = psutil.Process().memory_info().rss
     bindings.llama_log_set(listener, None)
-    context = Context(model, tokens=tokens, sequences=sequences, batch=BATCH, threads=2)
+    context = Context(model, tokens=tokens, sequences=sequences, batch=BATCH, threads=2, tuning=tuning)
     bindings.llama_log_set(lib.log, None)
     context.decode([(n % 1000, n, 0, n == 255) for n in range(256)])
     resident = psutil.Process().memory_info().rss - before
@@ -31,11 +32,20 @@ def reserved(model: Model, *, tokens: int, sequences: int) -> tuple[float, int]:
     return sum(map(float, re.findall(r"buffer size = +([\d.]+) MiB", "".join(said)))), resident
 
 
-@pytest.mark.parametrize(("tokens", "sequences"), [(2048, 4), (600, 2), (8192, 1)])
-def test_a_context_takes_what_was_estimated(model: Model, tokens: int, sequences: int) -> None:
-    estimate = budget_of(model.path, tokens=tokens, sequences=sequences, batch=BATCH).context
+@pytest.mark.parametrize(
+    ("tokens", "sequences", "tuning"),
+    [
+        (2048, 4, DEFAULT),
+        (600, 2, DEFAULT),
+        (8192, 1, DEFAULT),
+        (2048, 4, Tuning(flash=True, kv="q8_0")),
+        (2048, 4, Tuning(ubatch=128)),
+    ],
+)
+def test_a_context_takes_what_was_estimated(model: Model, tokens: int, sequences: int, tuning: Tuning) -> None:
+    estimate = budget_of(model.path, tokens=tokens, sequences=sequences, batch=BATCH, tuning=tuning).context
 
-    says, resident = reserved(model, tokens=tokens, sequences=sequences)
+    says, resident = reserved(model, tokens=tokens, sequences=sequences, tuning=tuning)
 
     assert says * MIB <= estimate <= says * MIB * 1.05
     assert 0.3 * estimate < resident < 1.05 * estimate
