@@ -5,7 +5,7 @@ button or command means is decided here and in the modules this one holds togeth
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -35,6 +35,10 @@ class Operations(Protocol):
 
     def run(self, run_id: str) -> Mapping[str, Any]:
         """A run as it is now: state, stage, progress, result, error."""
+        ...
+
+    def failures(self) -> Sequence[Mapping[str, Any]]:
+        """The newest runs that failed for good: id, ended, error."""
         ...
 
     def voices(self) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""What a platform does by itself, again and again: the creator's cards, members' notices, reports, ended trials.
+"""What a platform does by itself, again and again: the creator's cards, members' notices, reports, news.
 
 Safe to repeat.
 
@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 
 from bot import cards
 from bot.community import Community
+from bot.news import tell_news
 from bot.platform import Platform
 from bot.screens import Screen
-from bot.trials import tell_endings
 from bot.wording import language_of, say
 from infra.errors import Busy, ServiceTrouble
 from memory.journal import InboxItem
@@ -34,7 +34,7 @@ Part = Callable[[Community, Platform], Awaitable[None]]
 async def rounds(community: Community, platform: Platform, stopping: asyncio.Event) -> None:
     """Go round until asked to stop. What keeps one part from being shown keeps back no other."""
     async with asyncio.TaskGroup() as parts:
-        for part in (show_cards, tell_members, show_reports, tell_endings):
+        for part in (show_cards, tell_members, show_reports, tell_news):
             parts.create_task(repeat(part, community, platform, stopping))
 
 

@@ -199,6 +199,18 @@ class Runs:
             ).mappings()
             return [run_of(row) for row in rows]
 
+    def waiting(self, *, now: datetime) -> list[Run]:
+        """Runs that a worker could take now, oldest first."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(
+                sa.text(
+                    "SELECT * FROM runs WHERE attempt < :most AND cancel_requested = 0"
+                    " AND (state = 'queued' OR (state = 'running' AND lease_until < :now)) ORDER BY created"
+                ),
+                {"now": stamp(now), "most": ATTEMPTS},
+            ).mappings()
+            return [run_of(row) for row in rows]
+
     def get(self, run_id: str) -> Run:
         """One run. Raises UserMistake when there is none."""
         with reading(self._engine) as connection:

@@ -9,10 +9,10 @@ import re
 import sys
 import tomllib
 from collections.abc import Mapping
-from datetime import date
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -68,12 +68,14 @@ class CreatorSettings(Section):
 
 
 class JournalSettings(Section):
-    """Empty `url` means SQLite in the data folder; otherwise postgresql+psycopg://user:password@host/database.
+    """Empty `url` means SQLite in the data folder; otherwise postgresql+psycopg://user@host/database.
 
-    `key_file` holds the key with which an SQLite journal is encrypted; it must lie outside the data folder.
+    `password` is that user's, so that the URL needs none. `key_file` holds the key with which an SQLite journal is
+    encrypted; it must lie outside the data folder.
     """
 
     url: str = ""
+    password: SecretStr | None = None
     key_file: Path | None = None
 
 
@@ -85,9 +87,17 @@ class IndexSettings(Section):
 
 
 class QueueSettings(Section):
-    """Empty `url` means a folder as broker; otherwise redis://host:port/0."""
+    """Empty `url` means a folder as broker; otherwise redis://host:port/0, with its `password` beside it."""
 
     url: str = ""
+    password: SecretStr | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _a_broker_we_know(cls, url: str) -> str:
+        if urlsplit(url).scheme not in {"", "redis", "rediss"}:
+            raise ValueError("a broker is a Redis server: its address begins with redis:// or rediss://")
+        return url
 
 
 class ApiSettings(Section):
@@ -267,11 +277,64 @@ class TrainingSettings(Section):
     least_rows: Annotated[int, Field(ge=2)] = 40
     validation_share: Annotated[float, Field(ge=0.1, le=0.2)] = 0.15
     heldout: Annotated[int, Field(ge=10, le=1000)] = 48
-    weekly: bool = True
     least_pairs: Annotated[int, Field(ge=8)] = 50
     least_labels: Annotated[int, Field(ge=16)] = 100
     members_votes: bool = False
     synthetic_share: Annotated[float, Field(ge=0, le=0.9)] = 0
+
+
+class ScheduleSettings(Section):
+    """When a training begins by itself: by `cron` in `time_zone`; an empty `cron` is never.
+
+    It waits while the time is within `quiet`, HH:MM-HH:MM, and until `least_new` exchanges came since the last one.
+    """
+
+    cron: str = "17 3 * * 0"
+    time_zone: str = "UTC"
+    quiet: str = ""
+    least_new: Annotated[int, Field(ge=0)] = 1
+
+    @field_validator("cron")
+    @classmethod
+    def _five_fields(cls, cron: str) -> str:
+        from cronsim import CronSim, CronSimError
+
+        try:
+            CronSim(cron or "0 0 * * *", datetime(2026, 1, 1, tzinfo=UTC))
+        except CronSimError as error:
+            raise ValueError(f"{cron!r} is no cron expression, such as '17 3 * * 0' for Sundays at 3:17") from error
+        return cron
+
+    @field_validator("time_zone")
+    @classmethod
+    def _a_zone(cls, name: str) -> str:
+        from zoneinfo import ZoneInfo
+
+        try:
+            return ZoneInfo(name).key
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{name!r} is no time zone, such as 'Europe/Paris'") from error
+
+    @field_validator("quiet")
+    @classmethod
+    def _two_times(cls, given: str) -> str:
+        if given and hours_of(given) is None:
+            raise ValueError(f"{given!r} must be two times of a day, for example '08:00-23:30'")
+        return given
+
+    @property
+    def hours(self) -> tuple[time, time] | None:
+        """From when until when it is quiet."""
+        return hours_of(self.quiet)
+
+
+def hours_of(given: str) -> tuple[time, time] | None:
+    """HH:MM-HH:MM as two times; None for anything else."""
+    start, _, end = given.partition("-")
+    try:
+        return time.fromisoformat(start), time.fromisoformat(end)
+    except ValueError:
+        return None
 
 
 class RetentionSettings(Section):
@@ -382,6 +445,7 @@ class Settings(BaseSettings):
     canary: CanarySettings = CanarySettings()
     training: TrainingSettings = TrainingSettings()
     permissions: PermissionSettings = PermissionSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
     retention: RetentionSettings = RetentionSettings()
     bot: BotSettings = BotSettings()
     discord: DiscordSettings = DiscordSettings()
@@ -405,6 +469,8 @@ class Settings(BaseSettings):
         for name, secret in (
             ("api.token", self.api.token),
             ("index.api_key", self.index.api_key),
+            ("journal.password", self.journal.password),
+            ("queue.password", self.queue.password),
             ("voice.token", self.voice.token),
             ("graph.token", self.graph.token),
             ("teacher.token", self.teacher.token),
@@ -444,8 +510,13 @@ class Settings(BaseSettings):
 
     @property
     def journal_url(self) -> str:
-        url = self.journal.url or f"sqlite:///{self.data_folder / 'journal.db'}"
+        given = with_password(self.journal.url, self.journal.password)
+        url = given or f"sqlite:///{self.data_folder / 'journal.db'}"
         return f"{url}?key_file={self.key_file}" if self.key_file else url
+
+    @property
+    def queue_url(self) -> str:
+        return with_password(self.queue.url, self.queue.password)
 
     @property
     def key_file(self) -> Path | None:
@@ -518,6 +589,16 @@ def read_secret(name: str, path: Path) -> str:
         raise UserMistake(
             f"{name} names {str(path)!r}, which cannot be read ({error}). Fix the path or its owner."
         ) from error
+
+
+def with_password(url: str, password: SecretStr | None) -> str:
+    """A server's URL with the password that is kept beside it; without one, the URL as it is."""
+    parts = urlsplit(url)
+    if password is None or not parts.hostname:
+        return url
+    place = parts.netloc.rpartition("@")[2]
+    user, secret = parts.username or "", quote(password.get_secret_value(), safe="")
+    return urlunsplit(parts._replace(netloc=f"{user}:{secret}@{place}"))
 
 
 def revealed(secret: SecretStr | None) -> str | None:

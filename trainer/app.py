@@ -1,48 +1,67 @@
 """The Celery worker and beat, as processes: `python -m trainer.app worker|beat --home DIR`.
 
 The worker runs its tasks in threads: one that supervises a training process and one for what takes milliseconds. The
-trainings themselves are processes of their own (`trainer/train.py`).
+trainings themselves are processes of their own (`trainer/train.py`). A worker ends when something in its queue cannot
+even be read, which is gone by then; whoever started it starts it again.
 """
 
 import argparse
+import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from celery.schedules import crontab
 from celery.signals import worker_ready, worker_shutting_down
 
 from infra.database import connect
 from infra.processes import die_with_parent
-from infra.queue import make_app
+from infra.queue import QUEUES, make_app
 from infra.runs import Runs
 from infra.settings import Settings, load_settings
-from trainer.tasks import register, register_retention, ring_due
+from trainer.supervise import supervise
+from trainer.tasks import now, register, register_scheduled, ring_due
 
-# Sunday night, when communities are quietest; each scheduler may ring, the run's key lets one run through.
-WEEKLY = {"weekly": {"task": "trainer.weekly", "schedule": crontab(minute=17, hour=3, day_of_week=0)}}
+# Each scheduler may ask whether a training is due; the run's key lets one run through.
+ASKING_S = 60.0
+SCHEDULED = {"scheduled": {"task": "trainer.scheduled", "schedule": ASKING_S, "options": {"expires": ASKING_S}}}
 # Once a day, also where the machine sleeps at night: what was missed is due at the next start.
 DAILY = {"retention": {"task": "trainer.retention", "schedule": 24 * 3600.0}}
 
 
 def queue_app(settings: Settings) -> Celery:
     """The application that sends and receives doorbells for this installation."""
-    weekly: dict[str, Any] = WEEKLY if settings.training.weekly else {}
+    training: dict[str, Any] = SCHEDULED if settings.schedule.cron else {}
     daily: dict[str, Any] = DAILY if settings.retention.limited else {}
-    return make_app(settings.queue.url, settings.data_folder / "queue", schedule={**weekly, **daily})
+    return make_app(settings.queue_url, settings.data_folder / "queue", schedule={**training, **daily})
 
 
-def work(settings: Settings) -> None:
-    """Be a worker until told to stop."""
+def work(settings: Settings, queues: str) -> None:
+    """Be a worker of these queues until told to stop."""
     app, runs, stopping = queue_app(settings), Runs(connect(settings.journal_url)), threading.Event()
-    register_retention(app, settings)
+    register_scheduled(app, runs, settings)
     register(app, runs, home=settings.home, log=settings.data_folder / "logs" / "training.log", stopping=stopping)
     # Celery keeps only weak references to receivers: these two live as long as this frame does.
     ready = worker_ready.connect(lambda **_: ring_due(app, runs), weak=False)
     ending = worker_shutting_down.connect(lambda **_: stopping.set(), weak=False)
     assert ready is not ending
-    app.worker_main(["worker", "--pool", "threads", "--concurrency", "2", "--loglevel", "WARNING", "--without-gossip"])
+    options = ["--pool", "threads", "--concurrency", "2", "--queues", queues, "--without-gossip", "--without-mingle"]
+    app.worker_main(["worker", *options, "--loglevel", "WARNING"])
+
+
+def work_once(settings: Settings) -> int:
+    """Work on the trainings that wait, without a broker, and return how many those were; SIGTERM hands one back.
+
+    For machines that are there for a while only. A training that is somebody else's, or failed three times, is left.
+    """
+    runs, stopping = Runs(connect(settings.journal_url)), threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    done, log = 0, settings.data_folder / "logs" / "training.log"
+    while not stopping.is_set() and (waiting := runs.waiting(now=now())):
+        left = supervise(runs, waiting[0].id, home=settings.home, log=log, stopping=stopping, clock=now)
+        done += left is not None
+    return done
 
 
 def main() -> None:
@@ -50,13 +69,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", choices=["worker", "beat"])
     parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--queues", default=",".join(QUEUES))
+    parser.add_argument("--once", action="store_true", help="work on what waits, and end")
     parser.add_argument("--parent", type=int, help="end when this process does")
     given = parser.parse_args()
     if given.parent:
         die_with_parent(given.parent)
     settings = load_settings(given.home)
-    if given.role == "worker":
-        work(settings)
+    if given.once:
+        sys.stderr.write(f"Trainings worked on: {work_once(settings)}.\n")
+    elif given.role == "worker":
+        work(settings, given.queues)
     else:
         queue_app(settings).Beat(loglevel="WARNING", pidfile=None).run()
 

@@ -187,6 +187,8 @@ class Watch:
             self.stopped = together.agreed(self.stopped, REASONS)
         if self.stopped != "finished":
             control.should_training_stop = True
+        # Whoever has to end goes on from this very step later.
+        control.should_save = control.should_save or self.stopped == "asked"
         last = state.global_step >= state.max_steps or self.stopped == "time"
         if last or state.global_step % args.eval_steps == 0:
             control.should_evaluate, control.should_save = bool(self.job.stop), True

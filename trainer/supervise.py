@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from infra.processes import start, stop
+from infra.processes import GRACE_S, start, stop
 from infra.runs import Run, Runs, Superseded
 
 LOOK_S = 0.25
 RENEW_S = 5.0
+# A training that ends because its worker does may finish its step and write a checkpoint; a cancelled one need not.
+SAVING_S = 20.0
 # What `trainer.train` exits with when it was told to stop and has saved what it had.
 STOPPED = 75
 
@@ -50,7 +52,7 @@ def supervise(
     except Superseded:
         return None
     finally:
-        stop(process)
+        stop(process, SAVING_S if stopping.is_set() else GRACE_S)
     return settle(runs, run, process.returncode, stopping=stopping, clock=clock)
 
 

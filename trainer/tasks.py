@@ -11,6 +11,7 @@ from infra.runs import Runs
 from infra.settings import Settings
 from memory.journal import Journal
 from memory.retention import Retention, expire
+from trainer.schedule import scheduled
 from trainer.supervise import supervise
 
 
@@ -32,15 +33,19 @@ def register(app: Celery, runs: Runs, *, home: Path, log: Path, stopping: thread
     def reconcile() -> None:
         ring_due(app, runs)
 
-    @app.task(name="trainer.weekly")
-    def weekly() -> None:
-        year, week, _ = now().isocalendar()
-        made, _ = runs.create("retrain", f"weekly:{year}-W{week:02}", options={}, now=now())
-        ring(app, made.id)
 
+def register_scheduled(app: Celery, runs: Runs, settings: Settings) -> None:
+    """Give the application what is done by the clock: begin a training, and let expire what was kept long enough."""
 
-def register_retention(app: Celery, settings: Settings) -> None:
-    """Give the application the task that lets expire what was kept long enough."""
+    @app.task(name="trainer.scheduled")
+    def training() -> None:
+        journal = Journal.open(settings.journal_url)
+        try:
+            run = scheduled(settings.schedule, runs, journal, now=now())
+        finally:
+            journal.close()
+        if run is not None:
+            ring(app, run.id)
 
     @app.task(name="trainer.retention")
     def retention() -> None:

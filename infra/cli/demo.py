@@ -116,7 +116,7 @@ def prepare(home: Path, story: dict[str, Any], *, fresh: bool) -> Settings:
     text = settings_text(creator=creator["name"], ids=creator["ids"], preset="tiny", language=creator["language"])
     text = text.replace("[creator]", f"[creator]\nabout = {json.dumps(creator['about'])}")
     # A short run on a small community: hold out a fifth of it, and bound the training by the clock.
-    text += f"\n[training]\nvalidation_share = 0.2\nmax_minutes = {TRAINING_MINUTES}\nweekly = false\n"
+    text += f"\n[training]\nvalidation_share = 0.2\nmax_minutes = {TRAINING_MINUTES}\n\n[schedule]\ncron = ''\n"
     path = home / CONFIG
     if not path.exists():
         if home.exists() and any(home.iterdir()):

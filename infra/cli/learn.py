@@ -155,9 +155,10 @@ def start(settings: Settings, *, options: dict[str, Any]) -> Run:
     """Queue a run, or join the one that is active, and ring for it."""
     from infra.queue import ring
     from trainer.app import queue_app
+    from trainer.schedule import asked
 
-    runs = open_runs(settings, open_journal(settings))
-    run, made = runs.create("retrain", f"manual:{now().isoformat()}", options=options, now=now())
+    journal = open_journal(settings)
+    run, made = asked(open_runs(settings, journal), journal, f"manual:{now().isoformat()}", options, now=now())
     if not made:
         err().print(f"Run {run.id} is under way already; following it.")
     ring(queue_app(settings), run.id)

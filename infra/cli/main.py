@@ -139,11 +139,17 @@ def bot(
 
 
 @app.command()
-def worker(home: Home = None) -> None:
+def worker(
+    home: Home = None,
+    queue: Annotated[
+        str, typer.Option(help="Of which queues, with commas between: default is for small tasks, gpu for trainings.")
+    ] = "default,gpu",
+    once: Annotated[bool, typer.Option("--once", help="Work on the trainings that wait, and end.")] = False,
+) -> None:
     """Run only the Celery worker, for deployment."""
     from infra.cli.run import worker as run
 
-    run(home)
+    run(home, queues=queue, once=once)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """What the bot's admins set in motion, with the parts of this installation. See `bot/community.py`, Operations."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -48,15 +48,19 @@ class House:
     def retrain(self) -> tuple[str, bool]:
         from infra.queue import ring
         from trainer.app import queue_app
+        from trainer.schedule import asked
 
-        run, made = open_runs(self.settings, self.journal).create(
-            "retrain", f"manual:{now().isoformat()}", options={}, now=now()
-        )
+        runs, key = open_runs(self.settings, self.journal), f"manual:{now().isoformat()}"
+        run, made = asked(runs, self.journal, key, {}, now=now())
         ring(queue_app(self.settings), run.id)
         return run.id, made
 
     def run(self, run_id: str) -> Mapping[str, Any]:
         return document(open_runs(self.settings, self.journal).get(run_id))
+
+    def failures(self) -> Sequence[Mapping[str, Any]]:
+        found = open_runs(self.settings, self.journal).recent()
+        return [document(run) for run in found if run.state == "failed"]
 
     def voices(self) -> Mapping[str, Any]:
         found = self._twin().get("/admin/voices")
@@ -136,7 +140,7 @@ class House:
 
     def _ending(self, voice: str, trial: Mapping[str, Any]) -> "Ending | None":
         """Why a trial has to end: what is journalled already, else what the figures say now, which is journalled."""
-        from bot.trials import sentence
+        from bot.news import of_trial
         from memory.remember import remember
         from memory.trial import Ending, endings, trial_event, trial_id, worse_in
 
@@ -149,7 +153,7 @@ class House:
         if worse is None:
             return None
         ending = Ending(trial["version"], trial["since"], now(), worse)
-        event = trial_event(ending, reason=sentence(ending, "en"), canary=canary, current=current)
+        event = trial_event(ending, reason=of_trial(ending, "en").text, canary=canary, current=current)
         remember(self.journal, [event], creator=self.settings.answering)
         return ending
 

@@ -13,7 +13,7 @@ from infra.cli.bots import configured
 from infra.cli.compose import open_twin, open_voices, settings_of
 from infra.cli.console import err
 from infra.errors import UserMistake
-from infra.processes import Child, Supervisor, die_with_parent
+from infra.processes import GRACE_S, Child, Supervisor, die_with_parent
 from infra.remote import Remote
 from infra.settings import Settings, child_environment
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # How long a bot may take to finish the replies it has begun.
 REPLIES_S = 25.0
+# How long a worker may take: its training finishes a step and writes a checkpoint.
+CHECKPOINT_S = 25.0
 # How long the API may take to put its index in order.
 ORDER_S = 60.0
 
@@ -33,18 +35,11 @@ def up(home: Path | None, *, port: int | None, playground: bool = False) -> None
         return
     settings = settings_of(home)
     refuse_running(settings)
-    # Also where it was started in the background of a shell, which lets SIGINT be ignored there.
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda *_: sys.exit(0))
+    end_when_told()
     api = api_child(settings, port)
     # Whatever ends this process early, the API then dies with it.
     answering(settings, api)
-    supervisor = Supervisor([api, *children(settings)], say=err().print)
-    supervisor.open()
-    try:
-        threading.Event().wait()
-    finally:
-        supervisor.close()
+    keep_running(api, *children(settings))
 
 
 def play(home: Path | None, *, port: int | None) -> None:
@@ -136,8 +131,8 @@ def children(settings: Settings) -> list[Child]:
     """What runs beside the API."""
     logs = settings.data_folder / "logs"
     parts = [
-        Child(role, ["-m", "trainer.app", role, "--home", str(settings.home)], logs / f"{role}.log")
-        for role in ("worker", "beat")
+        Child(role, ["-m", "trainer.app", role, "--home", str(settings.home)], logs / f"{role}.log", grace_s=grace_s)
+        for role, grace_s in (("worker", CHECKPOINT_S), ("beat", GRACE_S))
     ]
     bots = [
         Child(
@@ -151,9 +146,36 @@ def children(settings: Settings) -> list[Child]:
     return [*parts, *bots]
 
 
-def worker(home: Path | None) -> None:
-    """The worker, in place of this process."""
-    become("worker", home)
+def worker(home: Path | None, *, queues: str, once: bool) -> None:
+    """The worker: started again when it ends, or, once, in place of this process."""
+    from infra.queue import QUEUES
+
+    if unknown := [each for each in queues.split(",") if each not in QUEUES]:
+        raise UserMistake(f"There is no queue {unknown[0]!r}; there are {' and '.join(QUEUES)}.")
+    if once:
+        if queues != "gpu":
+            raise UserMistake("Only trainings are worked on once: say --queue gpu --once.")
+        become("worker", home, "--once")
+    settings = settings_of(home)
+    arguments = ["-m", "trainer.app", "worker", "--home", str(settings.home), "--queues", queues]
+    end_when_told()
+    keep_running(Child("worker", arguments, log=None, grace_s=CHECKPOINT_S))
+
+
+def end_when_told() -> None:
+    """On SIGINT too, where it was started in the background of a shell, which lets that be ignored there."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda *_: sys.exit(0))
+
+
+def keep_running(*children: Child) -> None:
+    """These, until this process is told to stop."""
+    supervisor = Supervisor([*children], say=err().print)
+    supervisor.open()
+    try:
+        threading.Event().wait()
+    finally:
+        supervisor.close()
 
 
 def beat(home: Path | None) -> None:
@@ -161,7 +183,7 @@ def beat(home: Path | None) -> None:
     become("beat", home)
 
 
-def become(role: str, home: Path | None) -> None:
+def become(role: str, home: Path | None, *options: str) -> None:
     settings = settings_of(home)
-    arguments = [sys.executable, "-m", "trainer.app", role, "--home", str(settings.home)]
+    arguments = [sys.executable, "-m", "trainer.app", role, "--home", str(settings.home), *options]
     os.execve(sys.executable, arguments, child_environment())  # noqa: S606  the process becomes another of ours

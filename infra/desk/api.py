@@ -32,14 +32,14 @@ Budget = Annotated[int, Query(ge=1, le=MOST_TOKENS)]
 
 @dataclass(frozen=True)
 class Parts:
-    """What the handlers work with. `ring` tells the workers that a run waits; `drain` brings the index up to date."""
+    """What the handlers work with. `retrain` asks for a run or joins one; `drain` brings the index up to date."""
 
     twin: Twin
     journal: Journal
     recall: Recaller
     runs: Runs
     creator: Person
-    ring: Callable[[str], None]
+    retrain: Callable[[], tuple[str, bool]]
     drain: Callable[[], Awaitable[None]]
     status: Callable[[], dict[str, Any]]
     clock: Callable[[], datetime]
@@ -126,9 +126,8 @@ def router(parts: Parts) -> APIRouter:
 
     @routes.post("/retrain")
     def retrain() -> dict[str, Any]:
-        run, made = parts.runs.create("retrain", f"manual:{parts.clock().isoformat()}", options={}, now=parts.clock())
-        parts.ring(run.id)
-        return {"run": run.id, "started": made}
+        run, made = parts.retrain()
+        return {"run": run, "started": made}
 
     @routes.get("/status")
     def status() -> dict[str, Any]:

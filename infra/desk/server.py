@@ -33,7 +33,6 @@ from infra.settings import Settings, revealed
 from infra.voice.api import Voices, install, routes
 from infra.voice.engine import BROKEN
 from infra.voice.replica import replica_routes
-from trainer.app import queue_app
 
 # How often the index looks for what other processes taught; a taught answer is recallable in well under a second.
 DRAIN_S = 0.2
@@ -47,9 +46,7 @@ def make_app(settings: Settings, here: TwinHere, playground: Playground | None =
     """The application over the opened parts."""
     from importlib.resources import files
 
-    from infra.queue import ring
-
-    celery = queue_app(settings)
+    house = House(settings, here.memory.journal)
     runs = open_runs(settings, here.memory.journal)
 
     async def drain() -> None:
@@ -71,7 +68,7 @@ def make_app(settings: Settings, here: TwinHere, playground: Playground | None =
         recall=here.memory.recall,
         runs=runs,
         creator=creator_person(settings),
-        ring=lambda run_id: ring(celery, run_id),
+        retrain=house.retrain,
         drain=drain,
         status=status,
         clock=now,
@@ -84,7 +81,7 @@ def make_app(settings: Settings, here: TwinHere, playground: Playground | None =
         reader = open_model_reader(settings, here)
         followers = [asyncio.create_task(follow(drain)) for drain in here.memory.drains]
         followers += [asyncio.create_task(follow(reader.read_some, pause=READ_S))] if reader else []
-        tasks = [*followers, asyncio.create_task(obey(House(settings, here.memory.journal)))]
+        tasks = [*followers, asyncio.create_task(obey(house))]
         tasks += [asyncio.create_task(listen(outside, door))] if door else []
         yield
         for task in tasks:

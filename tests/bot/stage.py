@@ -116,6 +116,9 @@ class Backstage:
         )
         return self.runs[-1]["id"], True
 
+    def failures(self) -> list[dict[str, Any]]:
+        return [run for run in self.runs if run["state"] == "failed"]
+
     def run(self, run_id: str) -> dict[str, Any]:
         return next(run for run in self.runs if run["id"] == run_id)
 

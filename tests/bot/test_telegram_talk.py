@@ -697,6 +697,21 @@ async def test_ada_is_told_once_why_a_trial_ended_by_itself(tmp_path: Path) -> N
         assert len([each for each in on.said(ADA) if "ended by itself" in each.text]) == 1
 
 
+async def test_ada_is_told_once_why_a_training_failed(tmp_path: Path) -> None:
+    async with scene(tmp_path) as on:
+        now = datetime.now(UTC)
+        for run, age, state in (("r1", 0, "failed"), ("r2", 8, "failed"), ("r3", 0, "refused")):
+            ended = (now - timedelta(days=age)).isoformat()
+            on.stage.operations.runs.append({"id": run, "state": state, "ended": ended, "error": "No disk left."})
+
+        told = await on.reply(ADA, "has failed")
+        assert told.text == "Training r1 has failed and is not tried again: No disk left."
+        await on.stop()
+        on.start()
+        await on.answered(on.bob, await on.private(WARM))
+        assert len([each for each in on.said(ADA) if "has failed" in each.text]) == 1
+
+
 async def test_a_canary_is_not_for_members(tmp_path: Path) -> None:
     async with scene(tmp_path) as on:
         on.telegram.join(on.group, on.bob, "administrator")

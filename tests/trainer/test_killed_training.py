@@ -68,6 +68,27 @@ def kill_at(tmp_path: Path, served: Path, tiny: str, small_dataset: Path) -> Cal
     return run
 
 
+def test_a_training_that_is_asked_to_stop_loses_no_step(
+    tmp_path: Path, served: Path, tiny: str, small_dataset: Path, whole: TrainReport
+) -> None:
+    steps: list[int] = []
+    common = {"base_gguf": served, "trainable": tiny, "budget": BUDGET, "seed": 1}
+
+    left = train(
+        small_dataset,
+        tmp_path,
+        on_progress=lambda progress: steps.append(progress.step),
+        should_stop=lambda: len(steps) >= 9,
+        **common,
+    )
+    report = train(small_dataset, tmp_path, **common)
+
+    assert (left.stopped, left.peft) == ("asked", None)
+    assert report.resumed_from == max(steps)
+    assert (report.validation, report.best_step) == (whole.validation, whole.best_step)
+    assert adapter(report) == adapter(whole)
+
+
 def adapter(report: TrainReport) -> bytes:
     assert report.peft is not None
     return (report.peft / "adapter_model.safetensors").read_bytes()

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from infra.runs import Runs
 from infra.settings import load_settings
 from memory.journal import Journal
 from memory.messages import Source
@@ -11,7 +12,7 @@ from memory.remember import message_event, remember
 from tests.memory.making import GROUP, said
 from tests.people import BOB, CREATOR
 from trainer.app import queue_app
-from trainer.tasks import now, register_retention
+from trainer.tasks import now, register_scheduled
 
 
 def test_what_members_say_expires_by_itself(home: Path) -> None:
@@ -26,7 +27,7 @@ def test_what_members_say_expires_by_itself(home: Path) -> None:
     ]
     remember(journal, [message_event(each, Source.TELEGRAM_GROUP) for each in chat], creator=CREATOR)
     app = queue_app(settings)
-    register_retention(app, settings)
+    register_scheduled(app, Runs(journal.engine), settings)
 
     app.tasks[app.conf.beat_schedule["retention"]["task"]]()
 
