@@ -82,7 +82,7 @@ class Operations(Protocol):
 
 @dataclass(frozen=True)
 class Community:
-    """The parts, and who may do what with them."""
+    """The parts, and who may do what with them; `alive` is called after each round that a platform makes by itself."""
 
     twin: Twin
     journal: Journal
@@ -93,6 +93,7 @@ class Community:
     teachers: frozenset[str]
     admins: frozenset[str]
     clock: Callable[[], datetime]
+    alive: Callable[[], None] = lambda: None
 
     def person(self, platform: str, identity: str, name: str, *, bot: bool = False) -> Person:
         """Somebody on a platform, in the role that the settings give them."""

@@ -56,6 +56,7 @@ async def turn(part: Part, community: Community, platform: Platform) -> float:
     except ServiceTrouble as trouble:
         log.warning("%s: %s failed: %s", platform.name, part.__name__, trouble)
         return TROUBLE_S
+    community.alive()
     return ROUND_S
 
 

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def make_app(broker: str, folder: Path, *, schedule: dict[str, Any] | None = None) -> Celery:
-    """The Celery application. `broker` is a URL, or empty for queues in `folder`; `schedule` what beat rings for."""
+    """The Celery application. `broker` is a URL, or empty for queues in `folder`; `schedule` is what beat rings for."""
     app = Celery("understudy")
     app.conf.update(
         broker_url=broker or "filesystem://",
@@ -47,7 +47,8 @@ def make_app(broker: str, folder: Path, *, schedule: dict[str, Any] | None = Non
         worker_hijack_root_logger=False,
         worker_enable_remote_control=False,
         worker_send_task_events=False,
-        beat_schedule_filename=str(folder / "beat"),
+        # The scheduler looks at its clock at least this often.
+        beat_max_loop_interval=RECONCILE_S,
         beat_schedule={
             # A message that nobody took meanwhile is followed by the next one.
             "reconcile": {"task": "trainer.reconcile", "schedule": RECONCILE_S, "options": {"expires": RECONCILE_S}},

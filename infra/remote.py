@@ -1,10 +1,11 @@
-"""The running twin, seen from another process on the same machine.
+"""The running twin, seen from another process: of the same machine, or where `bot.api` says that it is.
 
 `up` leaves its address and token in `data/run/api.json`. Commands that need the index or the voice go through it when
 it runs, because one process owns the index's folder; without it they open the parts themselves.
 """
 
 import json
+import os
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import psutil
 
 from infra.errors import ServiceTrouble, UserMistake
 from infra.files import read_json, write_atomic
-from infra.settings import Settings
+from infra.settings import Settings, revealed
 
 # A twin that is started again is back within some seconds; whether it is, is looked at as often as this.
 BACK_S, LOOK_S = 30.0, 0.25
@@ -42,7 +43,7 @@ def address_file(settings: Settings) -> Path:
 def announce(settings: Settings, *, url: str, token: str | None, pid: int) -> None:
     """Leave the address of this process for other commands; readable by its owner only."""
     path = address_file(settings)
-    write_atomic(path, json.dumps({"url": url, "token": token, "pid": pid}))
+    write_atomic(path, json.dumps({"url": url, "token": token, "pid": pid, "host": os.uname().nodename}))
     path.chmod(0o600)
 
 
@@ -65,12 +66,15 @@ class Remote:
 
     @classmethod
     def find(cls, settings: Settings) -> "Remote | None":
-        """The running twin, or None. A file left by a process that was killed does not count."""
+        """The running twin, or None. A file left by a process that was killed, or by another host, does not count."""
+        if settings.bot.api:
+            return cls(settings.bot.api.rstrip("/"), revealed(settings.api.token))
         path = address_file(settings)
         if not path.is_file():
             return None
         found = read_json(path)
-        return cls(found["url"], found["token"]) if psutil.pid_exists(found["pid"]) else None
+        here = found["host"] == os.uname().nodename and psutil.pid_exists(found["pid"])
+        return cls(found["url"], found["token"]) if here else None
 
     def get(self, path: str, **query: Any) -> Any:
         """The JSON of a GET. Raises as `call`."""

@@ -562,14 +562,14 @@ class Variables(EnvSettingsSource):
 
 
 class SecretFiles(EnvSettingsSource):
-    """`UNDERSTUDY_API__TOKEN_FILE=/run/secrets/token`: the setting without `_FILE` is what the file says."""
+    """`UNDERSTUDY_API__TOKEN_FILE=/run/secrets/token`: the setting without `_FILE` is what the file says.
+
+    An empty file sets nothing, so that a deployment may name the secrets of platforms that the twin is not on.
+    """
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {
-            name.removesuffix("_FILE").lower(): read_secret(name, Path(value))
-            for name, value in our_variables()
-            if name.endswith("_FILE")
-        }
+        files = {name: Path(value) for name, value in our_variables() if name.endswith("_FILE")}
+        return {name.removesuffix("_FILE").lower(): read_secret(name, path) or None for name, path in files.items()}
 
 
 def our_variables() -> list[tuple[str, str]]:

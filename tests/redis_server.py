@@ -28,10 +28,10 @@ def free_port() -> int:
 class RedisServer:
     """The server's process; `client` speaks to it as whoever knows the password."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder: Path, *, port: int = 0, password: str = PASSWORD) -> None:
+        self.folder, self.port = folder, port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.client = redis.Redis(port=self.port, password=PASSWORD)
+        self.client = redis.Redis(port=self.port, password=password)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -10,12 +10,14 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from celery import Celery
+from celery import Celery, bootsteps
+from celery.beat import Scheduler
 from celery.signals import worker_ready, worker_shutting_down
 
 from infra.database import connect
+from infra.health import SIGN_S, sign
 from infra.processes import die_with_parent
 from infra.queue import QUEUES, make_app
 from infra.runs import Runs
@@ -26,15 +28,15 @@ from trainer.tasks import now, register, register_scheduled, ring_due
 # Each scheduler may ask whether a training is due; the run's key lets one run through.
 ASKING_S = 60.0
 SCHEDULED = {"scheduled": {"task": "trainer.scheduled", "schedule": ASKING_S, "options": {"expires": ASKING_S}}}
-# Once a day, also where the machine sleeps at night: what was missed is due at the next start.
-DAILY = {"retention": {"task": "trainer.retention", "schedule": 24 * 3600.0}}
+# And when a worker begins, for machines that are on for minutes.
+RETAINED = {"retention": {"task": "trainer.retention", "schedule": 3600.0}}
 
 
 def queue_app(settings: Settings) -> Celery:
     """The application that sends and receives doorbells for this installation."""
     training: dict[str, Any] = SCHEDULED if settings.schedule.cron else {}
-    daily: dict[str, Any] = DAILY if settings.retention.limited else {}
-    return make_app(settings.queue_url, settings.data_folder / "queue", schedule={**training, **daily})
+    retention: dict[str, Any] = RETAINED if settings.retention.limited else {}
+    return make_app(settings.queue_url, settings.data_folder / "queue", schedule={**training, **retention})
 
 
 def work(settings: Settings, queues: str) -> None:
@@ -43,11 +45,49 @@ def work(settings: Settings, queues: str) -> None:
     register_scheduled(app, runs, settings)
     register(app, runs, home=settings.home, log=settings.data_folder / "logs" / "training.log", stopping=stopping)
     # Celery keeps only weak references to receivers: these two live as long as this frame does.
-    ready = worker_ready.connect(lambda **_: ring_due(app, runs), weak=False)
+    ready = worker_ready.connect(lambda **_: begin(app, runs, settings), weak=False)
     ending = worker_shutting_down.connect(lambda **_: stopping.set(), weak=False)
     assert ready is not ending
+    app.steps["consumer"].add(signs(settings))
     options = ["--pool", "threads", "--concurrency", "2", "--queues", queues, "--without-gossip", "--without-mingle"]
     app.worker_main(["worker", *options, "--loglevel", "WARNING"])
+
+
+def signs(settings: Settings) -> type[bootsteps.StartStopStep]:
+    """A worker's sign of life, for as long as it is connected to its broker."""
+
+    class Signs(bootsteps.StartStopStep):
+        requires: ClassVar = {"celery.worker.consumer:Tasks"}
+
+        def start(self, parent: Any) -> None:
+            sign(settings, "worker")
+            self.timer = parent.timer.call_repeatedly(SIGN_S, sign, (settings, "worker"))
+
+        def stop(self, parent: Any) -> None:
+            if (timer := getattr(self, "timer", None)) is not None:
+                timer.cancel()
+
+    return Signs
+
+
+class Clock(Scheduler):
+    """Celery's scheduler, with a sign of life at each look at the clock.
+
+    It remembers nothing through a restart, and the one that does keeps a pickle: what is due is asked of the tables.
+    """
+
+    settings: Settings
+
+    def tick(self, *arguments: Any, **options: Any) -> Any:
+        sign(self.settings, "beat")
+        return super().tick(*arguments, **options)
+
+
+def begin(app: Celery, runs: Runs, settings: Settings) -> None:
+    """What a worker looks for first: trainings that wait, and what was kept long enough."""
+    ring_due(app, runs)
+    if settings.retention.limited:
+        app.send_task("trainer.retention")
 
 
 def work_once(settings: Settings) -> int:
@@ -81,7 +121,8 @@ def main() -> None:
     elif given.role == "worker":
         work(settings, given.queues)
     else:
-        queue_app(settings).Beat(loglevel="WARNING", pidfile=None).run()
+        Clock.settings = settings
+        queue_app(settings).Beat(loglevel="WARNING", pidfile=None, scheduler_cls=Clock).run()
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from infra.cli.compose import manner, memory_of, now, open_journal, persona, settings_of, voice_of
-from infra.cli.operations import House, running_twin
+from infra.cli.operations import House
 from infra.errors import UserMistake
+from infra.health import sign
 from infra.processes import die_with_parent
+from infra.remote import Remote
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -121,15 +123,16 @@ def open_community(settings: Settings, journal: "Journal") -> "Community":
         teachers=teachers,
         admins=frozenset(settings.creator.admins or settings.creator.ids),
         clock=now,
+        alive=lambda: sign(settings, "bot"),
     )
 
 
 def recaller(settings: Settings, journal: "Journal") -> "Recaller":
-    """Memory: this process' own view of a Qdrant server, or the process that holds the embedded index."""
+    """Memory: the API's, where it is named or holds the index, else this process' own view of a Qdrant server."""
     from memory.elsewhere import RecallElsewhere
 
-    if not settings.index.url:
-        return RecallElsewhere(lambda: running_twin(settings))
+    if settings.bot.api or not settings.index.url:
+        return RecallElsewhere(lambda: Remote.find(settings))
     return memory_of(settings, journal).recall  # the twin's own process keeps the index up to date
 
 
@@ -139,4 +142,4 @@ def voice(settings: Settings) -> "Voice":
 
     if settings.voice.url:
         return voice_of(settings, None)
-    return MovingVoice(lambda: running_twin(settings), model=settings.models.base)
+    return MovingVoice(lambda: Remote.find(settings), model=settings.models.base)

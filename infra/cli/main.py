@@ -161,6 +161,16 @@ def beat(home: Home = None) -> None:
 
 
 @app.command()
+def health(
+    part: Annotated[str, typer.Argument(help="api, worker, beat or bot, on this host.")], home: Home = None
+) -> None:
+    """Whether a part of the twin is at work, for whoever watches it; exit code 1 if not."""
+    from infra.cli.run import health as run
+
+    run(home, part)
+
+
+@app.command()
 def chat(home: Home = None) -> None:
     """Talk to the twin here: /good and /bad judge the last answer, /quit leaves."""
     from infra.cli.talk import chat as run

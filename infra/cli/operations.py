@@ -11,19 +11,12 @@ from infra.cli.compose import adapter_store, now, open_runs, set_silence, silenc
 from infra.errors import ServiceTrouble
 from infra.remote import Remote
 from infra.runs import document
-from infra.settings import Settings, revealed
+from infra.settings import Settings
 from memory.journal import Journal, Judged
 
 if TYPE_CHECKING:
     from memory.trial import Ending
     from trainer.frozen import Followed
-
-
-def running_twin(settings: Settings) -> Remote | None:
-    """The API of the running twin: on another machine where the settings name one, else on this."""
-    if settings.bot.api:
-        return Remote(settings.bot.api.rstrip("/"), revealed(settings.api.token))
-    return Remote.find(settings)
 
 
 def drop_playground(settings: Settings) -> None:
@@ -105,7 +98,7 @@ class House:
 
         if self.settings.bot.api:
             return Followed()  # the machine that keeps the adapters follows by itself, see `infra/desk/server.py`
-        folder, twin = self.settings.data_folder, running_twin(self.settings)
+        folder, twin = self.settings.data_folder, Remote.find(self.settings)
         follow_tombstones(folder, self.journal, creator=self.settings.answering)
         drop_playground(self.settings)
         if twin is None:
@@ -162,7 +155,7 @@ class House:
         return (recorded.reference, str(recorded.date)) if recorded else None
 
     def _twin(self) -> Remote:
-        found = running_twin(self.settings)
+        found = Remote.find(self.settings)
         if found is None:
             raise ServiceTrouble('The twin is not running. Start it with "understudy up".')
         return found

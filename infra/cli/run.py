@@ -178,6 +178,17 @@ def keep_running(*children: Child) -> None:
         supervisor.close()
 
 
+def health(home: Path | None, part: str) -> None:
+    """Whether a part on this host is at work. Raises ServiceTrouble if not."""
+    from infra.health import PARTS, check
+
+    chosen = next((each for each in PARTS if each == part), None)
+    if chosen is None:
+        raise UserMistake(f"The part is one of {', '.join(PARTS)}, not {part!r}.")
+    check(settings_of(home), chosen)
+    err().print(f"The {part} is at work.")
+
+
 def beat(home: Path | None) -> None:
     """The scheduler, in place of this process."""
     become("beat", home)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra.backup import backups, unpack, write_backup
-from infra.cli import forgetting, graph, keeping, operations
+from infra.cli import forgetting, graph, keeping
 from infra.cli.compose import Memory, adapter_store, open_journal, open_memory
 from infra.cli.feed import import_files
 from infra.cli.forgetting import Wanted
@@ -169,7 +169,7 @@ def test_the_graph_of_a_running_twin_is_not_read_a_second_time(
     def drained(self: GraphStore) -> int:
         raise AssertionError("a second graph")
 
-    monkeypatch.setattr(operations, "running_twin", lambda settings: Remote("http://127.0.0.1:1", None))
+    monkeypatch.setattr(Remote, "find", lambda settings: Remote("http://127.0.0.1:1", None))
     monkeypatch.setattr(GraphStore, "drain_all", drained)
 
     House(settings, open_journal(settings)).follow_forgotten()
