@@ -34,6 +34,15 @@ def sign(settings: Settings, part: Part) -> None:
     path.touch()
 
 
+def silences(settings: Settings) -> list[tuple[str, str, float]]:
+    """Every part that ever left a sign in this data folder, its host, and for how many seconds it has been silent."""
+    found = []
+    for path in sorted((settings.data_folder / "run").glob("*.alive")):
+        part, _, host = path.stem.partition(".")
+        found.append((part, host, time.time() - path.stat().st_mtime))
+    return found
+
+
 def check(settings: Settings, part: Part) -> None:
     """Raise ServiceTrouble, with what is wrong, unless the part on this host is at work."""
     if part == "api":

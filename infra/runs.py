@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -218,6 +218,12 @@ class Runs:
         if found is None:
             raise UserMistake(f'There is no run {run_id!r}. See "understudy runs".')
         return found
+
+    def states(self) -> dict[str, int]:
+        """How many runs there are in each state."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(sa.text("SELECT state, count(*) AS n FROM runs GROUP BY state")).mappings()
+            return {**dict.fromkeys(get_args(State), 0), **{str(row["state"]): int(row["n"]) for row in rows}}
 
     def recent(self, limit: int = 20) -> list[Run]:
         """The newest runs, newest first."""

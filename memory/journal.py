@@ -197,6 +197,10 @@ class Journal:
         )
         return [(row["seq"], event_of(row)) for row in rows]
 
+    def last(self) -> int:
+        """The number of the latest event; 0 when there is none."""
+        return int(self._rows("SELECT coalesce(max(seq), 0) AS n FROM events")[0]["n"])
+
     def conversation(self, place: Place, limit: int) -> list[tuple[str, Answer]]:
         """The last `limit` questions and answers of the twin in one conversation, oldest first."""
         rows = self._rows(

@@ -161,6 +161,14 @@ def beat(home: Home = None) -> None:
 
 
 @app.command()
+def status(home: Home = None, as_json: Json = False) -> None:
+    """How the twin is: voice, memory, inbox, trainings, parts, disk; exit code 1 where something is wrong."""
+    from infra.cli.status import status as run
+
+    run(home, as_json=as_json)
+
+
+@app.command()
 def health(
     part: Annotated[str, typer.Argument(help="api, worker, beat or bot, on this host.")], home: Home = None
 ) -> None:

@@ -24,6 +24,7 @@ from infra.cli.compose import (
 )
 from infra.cli.operations import House
 from infra.desk.api import Parts, router
+from infra.desk.metrics import metrics_route
 from infra.desk.playground import Playground, add_playground
 from infra.desk.published import Door, KeysApart, bound, listen, published_app
 from infra.errors import ServiceTrouble, UnderstudyError
@@ -93,6 +94,7 @@ def make_app(settings: Settings, here: TwinHere, playground: Playground | None =
     if here.voices is not None:
         app.include_router(routes(here.voices))
     app.include_router(router(parts))
+    app.include_router(metrics_route(settings, journal=here.memory.journal, voices=here.voices))
     if playground is not None:
         add_playground(app, playground)
     app.mount("/", StaticFiles(directory=str(files("infra") / "desk" / "static"), html=True))
@@ -112,6 +114,7 @@ def make_voice_app(settings: Settings, voices: Voices) -> FastAPI:
     install(app, token=asked_token(settings))
     app.include_router(routes(voices))
     app.include_router(replica_routes(voices))
+    app.include_router(metrics_route(settings, journal=None, voices=voices))
     return app
 
 

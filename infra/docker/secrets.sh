@@ -4,7 +4,7 @@
 set -eu
 umask 077
 mkdir -p secrets
-for name in api_token qdrant_key redis_password postgres_password; do
+for name in api_token qdrant_key redis_password postgres_password grafana_password; do
   [ -s "secrets/$name" ] || head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' > "secrets/$name"
 done
 for name in discord_token telegram_token; do

@@ -68,18 +68,18 @@ def test_a_container_may_only_compute(name: str) -> None:
         assert service["user"].split(":")[0] not in {"", "0", "root"}
 
 
-def test_only_the_page_is_to_be_had_and_on_this_machine_alone() -> None:
+def test_only_pages_are_to_be_had_and_on_this_machine_alone() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if service.get("ports")}
-    assert published == {"dashboard": ["127.0.0.1:8321:8321"]}
+    assert published == {"dashboard": ["127.0.0.1:8321:8321"], "grafana": ["127.0.0.1:3000:3000"]}
     assert DOCUMENT["networks"]["inside"] == {"internal": True}
-    for name in ("redis", "qdrant", "postgres", "worker", "beat"):
+    for name in ("redis", "qdrant", "postgres", "worker", "beat", "prometheus"):
         assert SERVICES[name]["networks"] == ["inside"]
 
 
 def test_secrets_are_files_and_nothing_secret_is_a_variable() -> None:
     for name, service in SERVICES.items():
         for key, value in service.get("environment", {}).items():
-            if re.search(r"TOKEN|PASSWORD|KEY", key):
+            if re.search(r"TOKEN|PASSWORD|KEY", key) and isinstance(value, str):
                 assert key.endswith("_FILE"), f"{name} {key}"
                 assert value.removeprefix("/run/secrets/") in service["secrets"]
     assert set(SERVICES["voice"]["secrets"]) == {"api_token"}
@@ -202,7 +202,7 @@ def test_the_deployment_answers_learns_and_ends_in_good_order(deployed: Host) ->
 
     url = f"http://127.0.0.1:{deployed.ports['dashboard']}"
     token = (deployed.folder / "secrets" / "api_token").read_text()
-    assert httpx.get(f"{url}/api/status").status_code == 401
+    assert httpx.get(f"{url}/api/status").status_code == httpx.get(f"{url}/metrics").status_code == 401
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60) as client:
         taught = {"question": "How warm should the dough be?", "answer": "24 °C, friend. Trust the dough."}
         assert client.post("/api/teach", json=taught).is_success
@@ -220,6 +220,11 @@ def test_the_deployment_answers_learns_and_ends_in_good_order(deployed: Host) ->
             assert time.monotonic() < deadline, (deployed.folder / "trainer.log").read_text()[-2000:]
             time.sleep(0.5)
         assert found["state"] == "refused", found
+        counted = client.get("/metrics").text
+        assert 'understudy_answers_total{outcome="answered",platform="own"} 1.0' in counted, counted
+        assert 'understudy_runs{state="refused"} 1.0' in counted
+        heard = client.get(f"http://127.0.0.1:{deployed.ports['voice']}/metrics")
+        assert 'understudy_voice_info{voice="smollm2-135m-instruct"} 1.0' in heard.text
 
     deployed.processes["voice"].kill()
     deployed.processes["voice"].wait()
