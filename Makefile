@@ -1,6 +1,7 @@
 # make demo   set up everything and run the whole loop on the bundled community
 # make test   set up everything and run all tests
-# make lint   ruff, mypy strict, import rules
+# make lint   ruff, mypy strict, import rules, what is installed fits together
+# make audit  known holes in the pinned versions, asked of PyPI
 # make bench  measure this machine
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,7 +16,7 @@ endif
 # Of llama.cpp only what computes text: no pictures, no programs.
 LLAMA_FLAGS := $(AMX_FLAGS) -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/infra/voice/llama.cmake'
 
-.PHONY: demo test lint bench clean llama-flags llama-programs
+.PHONY: demo test lint audit bench clean llama-flags llama-programs
 
 demo: $(STAMP)
 	$(BIN)/understudy demo $(ARGS)
@@ -30,7 +31,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pip check
 	$(BIN)/pytest tests/test_architecture.py
+
+audit: $(STAMP)
+	$(BIN)/pip install --quiet --constraint constraints.txt pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --strict --desc off
 
 bench: $(STAMP) llama-programs
 	$(BIN)/understudy bench pairing

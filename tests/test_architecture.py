@@ -41,6 +41,9 @@ OWNERS = {
     "docx": {"memory/importers/docx.py"},
     "webvtt": {"memory/importers/subtitles.py"},
 }
+# What runs whatever is in a file, or in words.
+NEVER = {"pickle", "cPickle", "_pickle", "dill", "marshal", "shelve", "joblib", "cloudpickle"}
+NEVER_CALLED = {"eval", "exec", "torch.load", "yaml.load", "numpy.load", "np.load", "os.system", "compile"}
 PURE = (
     "bot/policy.py",
     "memory/ranking.py",
@@ -115,6 +118,21 @@ def test_only_settings_reads_the_environment(path: Path) -> None:
     found = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in reads]
 
     assert not found or name_of(path) == "infra/settings.py"
+
+
+def called(node: ast.Call) -> str:
+    """A call by its dotted name, as far as it has one."""
+    return ast.unparse(node.func) if isinstance(node.func, ast.Attribute | ast.Name) else ""
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_nothing_runs_what_is_in_a_file(path: Path) -> None:
+    """No pickle, no torch.load, no eval, no shell: only formats that hold data, and fixed argument lists."""
+    assert not {module.split(".")[0] for module in imports(path)} & NEVER
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    assert not {called(node) for node in calls} & NEVER_CALLED
+    shells = [keyword for node in calls for keyword in node.keywords if keyword.arg in {"shell", "allow_pickle"}]
+    assert not shells
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)

@@ -35,6 +35,8 @@ from infra.voice.api import Voices, install, routes
 from infra.voice.engine import BROKEN
 from infra.voice.replica import replica_routes
 
+# What a browser fetches before it can show a token.
+OPEN = ("/healthz", "/", "/desk.css", "/desk.js")
 # How often the index looks for what other processes taught; a taught answer is recallable in well under a second.
 DRAIN_S = 0.2
 # How often a model that reads for the graph takes the next few sources.
@@ -89,7 +91,7 @@ def make_app(settings: Settings, here: TwinHere, playground: Playground | None =
             task.cancel()
 
     app = FastAPI(title="Understudy", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
-    install(app, token=asked_token(settings), open_paths=("/healthz", "/", "/desk.css", "/desk.js"))
+    install(app, token=revealed(settings.api.token), open_paths=OPEN, here_only=settings.api.loopback)
     app.add_middleware(KeysApart, published=outside)  # the last one added is asked first
     if here.voices is not None:
         app.include_router(routes(here.voices))
@@ -111,16 +113,11 @@ def published(settings: Settings, here: TwinHere) -> FastAPI:
 def make_voice_app(settings: Settings, voices: Voices) -> FastAPI:
     """The voice alone, under the orders of a twin elsewhere."""
     app = FastAPI(title="Understudy's voice", docs_url=None, redoc_url=None, openapi_url=None)
-    install(app, token=asked_token(settings))
+    install(app, token=revealed(settings.api.token), here_only=settings.api.loopback)
     app.include_router(routes(voices))
     app.include_router(replica_routes(voices))
     app.include_router(metrics_route(settings, journal=None, voices=voices))
     return app
-
-
-def asked_token(settings: Settings) -> str | None:
-    """What callers must show: nothing where only this machine can call."""
-    return None if settings.api.loopback else revealed(settings.api.token)
 
 
 async def follow(drain: Callable[[], object], *, pause: float = DRAIN_S) -> None:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,6 +24,7 @@ from starlette.exceptions import HTTPException
 
 from infra.adapters import BASE, SHARE, AdapterStore, Aim, version_of, voice_name
 from infra.errors import Busy, Refused, ServiceTrouble, UnderstudyError, UserMistake
+from infra.settings import LOOPBACK
 from infra.voice.chat import Audience, Finish, Piece, Sampling, Turn, Voice
 from infra.voice.client import LocalVoice
 from infra.voice.engine import Engine
@@ -578,8 +580,13 @@ def error_body(error: UnderstudyError) -> dict[str, Any]:
     return {"error": {**found, **({"voice": voice} if voice else {})}}
 
 
-def install(app: FastAPI, *, token: str | None, open_paths: tuple[str, ...] = ("/healthz",)) -> None:
-    """Give an app our errors' shapes and, where a token is set, ask every request for it."""
+def install(
+    app: FastAPI, *, token: str | None, open_paths: tuple[str, ...] = ("/healthz",), here_only: bool = False
+) -> None:
+    """Give an app our errors' shapes and, where a token is set, ask every request for it.
+
+    Without one, an address that is `here_only` is for this machine's programs and its own page, and for no other page.
+    """
 
     @app.exception_handler(UnderstudyError)
     async def ours(request: Request, error: UnderstudyError) -> JSONResponse:
@@ -599,6 +606,26 @@ def install(app: FastAPI, *, token: str | None, open_paths: tuple[str, ...] = ("
 
     if token is not None:
         app.middleware("http")(bearer(token, open_paths))
+    elif here_only:
+        app.middleware("http")(own_page)
+
+
+async def own_page(request: Request, go_on: Callable[[Request], Any]) -> Response:
+    """Middleware that keeps other web pages out: any of them can post to loopback, and have a name that leads there."""
+    host, origin = request.headers.get("host", ""), request.headers.get("origin")
+    if host_of(host) in LOOPBACK and origin in {None, f"http://{host}"}:
+        response: Response = await go_on(request)
+        return response
+    body = {"error": {"message": "Only this machine's own page may ask here.", "type": "forbidden", "param": None}}
+    return JSONResponse(body, status_code=403)
+
+
+def host_of(header: str) -> str | None:
+    """The name in a Host header, without its port; None in what is none."""
+    try:
+        return urlsplit(f"//{header}").hostname
+    except ValueError:
+        return None
 
 
 def bearer(token: str, open_paths: tuple[str, ...]) -> Callable[..., Any]:

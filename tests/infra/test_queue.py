@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from redis.exceptions import NoPermissionError
 
 from infra.database import connect
 from infra.queue import ring
@@ -22,6 +23,8 @@ from memory.journal import Journal
 from tests.infra.running import eventually, lend_weights, running, understudy
 from tests.redis_server import PASSWORD, RedisServer, redis_server
 from trainer.app import queue_app
+
+ROOT = Path(__file__).parents[2]
 
 
 def now() -> datetime:
@@ -149,6 +152,24 @@ async def test_nothing_that_is_in_a_queue_harms_the_worker(settings: Settings, r
 
         assert (await ended(settings, run)).state == "refused"
     assert not Path("/tmp/understudy-bomb").exists()
+
+
+async def test_a_redis_user_with_few_rights_suffices(settings: Settings, redis: RedisServer) -> None:
+    """The user of docs/security.md: a queue needs no right over the server, nor over other people's keys."""
+    rule = next(line for line in (ROOT / "docs" / "security.md").read_text().splitlines() if "ACL SETUSER" in line)
+    assert redis.client.execute_command(*rule.replace("PASSWORD", PASSWORD).split())
+    redis.client.set("another", "program's")
+    config = settings.home / "understudy.toml"
+    config.write_text(config.read_text().replace("redis://", "redis://understudy@"))
+    limited = load_settings(settings.home)
+
+    async with working(limited):
+        assert (await ended(limited, asked_for(limited, "limited"))).state == "refused"
+
+    redis.client.execute_command("AUTH", "understudy", PASSWORD)
+    for command in (["GET", "another"], ["FLUSHALL"], ["CONFIG", "GET", "*"], ["SHUTDOWN"]):
+        with pytest.raises(NoPermissionError):
+            redis.client.execute_command(*command)
 
 
 async def test_a_worker_for_small_tasks_begins_no_training(settings: Settings) -> None:
