@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import infra.voice.engine
 import trainer.ability
 import trainer.cycle
 import trainer.dataset
@@ -87,6 +88,7 @@ if __name__ == "__main__":
     few = trainer.ability.probe()[:4]
     trainer.evals.OTHERS = 10
     trainer.ability.sheet = trainer.evals.sheet = trainer.evals.probe = lambda: few
+    infra.voice.engine.probe = lambda context, between_steps: None  # one layer has nothing to say
     trainer.cycle.gate.decide = lambda card: Verdict(passed=True, reasons=())
     if at != "never":
         arm(at)

