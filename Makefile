@@ -1,6 +1,7 @@
 # make demo   set up everything and run the whole loop on the bundled community
 # make test   set up everything and run all tests
 # make lint   ruff, mypy strict, import rules, what is installed fits together
+# make drills processes killed at every stage, hostile queues, full disks
 # make audit  known holes in the pinned versions, asked of PyPI
 # make bench  measure this machine
 PYTHON ?= python3
@@ -16,7 +17,7 @@ endif
 # Of llama.cpp only what computes text: no pictures, no programs.
 LLAMA_FLAGS := $(AMX_FLAGS) -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/infra/voice/llama.cmake'
 
-.PHONY: demo test lint audit bench clean llama-flags llama-programs
+.PHONY: demo test lint drills audit bench clean llama-flags llama-programs
 
 demo: $(STAMP)
 	$(BIN)/understudy demo $(ARGS)
@@ -33,6 +34,11 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/pip check
 	$(BIN)/pytest tests/test_architecture.py
+
+# Everything that kills, floods, fills or lies, with how long each takes; part of the tests too.
+drills: $(STAMP)
+	$(BIN)/pytest tests/drills tests/infra/test_queue.py tests/infra/test_compose.py tests/trainer/test_killed_training.py \
+		tests/trainer/test_supervise.py tests/infra/voice/test_crash.py tests/infra/voice/test_hostile.py --durations=0
 
 audit: $(STAMP)
 	$(BIN)/pip install --quiet --constraint constraints.txt pip-audit
