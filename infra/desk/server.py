@@ -90,7 +90,7 @@ def make_app(settings: Settings, here: TwinHere, playground: Playground | None =
         for task in tasks:
             task.cancel()
 
-    app = FastAPI(title="Understudy", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Understudy", lifespan=life, docs_url=None, redoc_url=None)
     install(app, token=revealed(settings.api.token), open_paths=OPEN, here_only=settings.api.loopback)
     app.add_middleware(KeysApart, published=outside)  # the last one added is asked first
     if here.voices is not None:

@@ -19,7 +19,7 @@ from infra.database import connect, writing
 from infra.runs import Run, Runs
 from infra.settings import child_environment, load_settings
 from tests.drills.dying_training import MANIFESTS, POINTS
-from tests.infra.running import lend_embedder, understudy
+from tests.infra.running import lend_small, understudy
 from tests.weights import small_base
 
 ROWS = 40
@@ -46,7 +46,7 @@ max_length = 192
 def community(home: Path) -> None:
     """A creator with a voice and enough answers to learn from, and a training of a few steps."""
     (home / "understudy.toml").write_text(SETTINGS.format(gguf=small_base()), encoding="utf-8")
-    lend_embedder(load_settings(home))
+    lend_small(load_settings(home))
     things = [
         "oven",
         "dough",

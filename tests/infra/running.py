@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from infra.settings import Settings, child_environment, load_settings
 from infra.voice.weights import Weights
 from memory.encode import kept_folder
-from tests.weights import prepared_embedder
+from tests.weights import prepared_as_q8, prepared_embedder, small_base
 
 QA = 'question,answer\nHow warm should the dough be?,"24 °C, friend. Trust the dough."\nWhich flour?,Strong white.\n'
 ENDS_WITH = {signal.SIGTERM: 0, signal.SIGINT: 130}
@@ -30,6 +30,16 @@ def lend_weights(home: Path, weights: Weights) -> None:
     settings = load_settings(home)
     folder = settings.data_folder / "models" / settings.models.base
     shutil.copytree(weights.path.parent, folder, copy_function=os.link)
+    lend_embedder(settings)
+
+
+def lend_small(settings: Settings) -> None:
+    """Let an installation use one layer of the packaged base, prepared, with the embedder."""
+    shutil.copytree(
+        prepared_as_q8(small_base(), "small").path.parent,
+        settings.data_folder / "models" / settings.models.base,
+        copy_function=os.link,
+    )
     lend_embedder(settings)
 
 
