@@ -265,6 +265,7 @@ def preferred(work: Work, folder: Path, built: dataset.Dataset, *, weights: Weig
         method=method,
         budget=replace(
             prefer.BUDGET,
+            lr=settings.models.learning_rate * prefer.SHARE_OF_RATE,
             max_length=settings.models.max_length,
             max_seconds=settings.training.max_minutes * 60,
             four_bit=settings.models.four_bit,
