@@ -10,18 +10,20 @@ import os
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from infra.artifacts import is_address, listed, remove
 from infra.errors import ServiceTrouble, UserMistake
 from infra.files import MANIFEST, read_json, sha256_of, sync_folder, write_json
 
 FORMAT = 1
 # Where an installation remembers the backups it made; also the pattern of those that rotate.
 LISTED = "backups.json"
-ROTATING = "understudy-*.tar"
+ROTATING = "understudy-*.tar*"
+SEALED = ".age"
 
 
 def write_backup(path: Path, files: Mapping[str, Path], described: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,20 +130,66 @@ def opened(path: Path) -> Iterator[tarfile.TarFile]:
         raise UserMistake(f"The backup {str(path)!r} cannot be unpacked: {why}.") from error
 
 
-def rotate(folder: Path, keep: int) -> list[Path]:
-    """Remove all but the newest `keep` backups of a folder; returns those that went."""
-    old = sorted(folder.glob(ROTATING))[:-keep]
+def seal(path: Path, recipients: Sequence[str]) -> Path:
+    """Encrypt a file for age's recipients (https://age-encryption.org), and remove it; returns the encrypted one.
+
+    Whoever has one of their identities, and nobody else, opens it: this installation cannot. Raises UserMistake for
+    what is no recipient.
+    """
+    import pyrage
+
+    try:
+        keys = [pyrage.x25519.Recipient.from_str(each) for each in recipients]
+    except pyrage.RecipientError as error:
+        raise UserMistake(f"A recipient is a public key of age, age1...: {error}.") from error
+    sealed = path.with_name(f"{path.name}{SEALED}")
+    part = path.with_name(f".{sealed.name}.{os.getpid()}.part")
+    try:
+        part.touch(mode=0o600)
+        pyrage.encrypt_file(str(path), str(part), keys)
+        part.replace(sealed)
+        path.unlink()
+    except OSError as error:
+        raise ServiceTrouble(f"Could not write {str(sealed)!r}: {error.strerror or error}.") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return sealed
+
+
+def unseal(path: Path, identity: Path | None, opened: Path) -> None:
+    """Decrypt a backup into `opened`. Raises UserMistake without the identity that it was encrypted for."""
+    import pyrage
+
+    if identity is None:
+        raise UserMistake(f"{str(path)!r} is encrypted: name the file with its identity, --identity FILE.")
+    try:
+        lines = [line.strip() for line in identity.read_text(encoding="utf-8").splitlines()]
+        keys = [pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
+        opened.touch(mode=0o600)
+        pyrage.decrypt_file(str(path), str(opened), keys)
+    except (OSError, UnicodeDecodeError, pyrage.IdentityError, pyrage.DecryptError) as error:
+        raise UserMistake(f"{str(path)!r} cannot be opened with that identity: {error}.") from error
+
+
+def rotate(folder: str, keep: int) -> list[str]:
+    """Remove all but the newest `keep` backups of a folder, here or elsewhere; returns those that went."""
+    if is_address(folder):
+        gone = [f"{folder}/{name}" for name in listed(folder, ROTATING)[:-keep]]
+        for each in gone:
+            remove(each)
+        return gone
+    old = sorted(Path(folder).glob(ROTATING))[:-keep]
     for path in old:
         path.unlink()
-    return old
+    return [str(path) for path in old]
 
 
-def note_backup(data_folder: Path, path: Path) -> None:
+def note_backup(data_folder: Path, path: str) -> None:
     """Remember where a backup is, and no longer those that are gone."""
-    write_json(data_folder / LISTED, sorted({*backups(data_folder), str(path)}))
+    write_json(data_folder / LISTED, sorted({*backups(data_folder), path}))
 
 
 def backups(data_folder: Path) -> list[str]:
-    """The backups that were made here and are still where they were written."""
+    """The backups that were made here and are still where they were written; of those elsewhere nobody asks."""
     path = data_folder / LISTED
-    return [each for each in (read_json(path) if path.is_file() else []) if Path(each).is_file()]
+    return [each for each in (read_json(path) if path.is_file() else []) if is_address(each) or Path(each).is_file()]

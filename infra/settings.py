@@ -362,6 +362,12 @@ class RetentionSettings(Section):
         return bool(self.days or any(self.places.values()))
 
 
+class BackupSettings(Section):
+    """For whom backups are encrypted: public keys of age, age1...; none leaves them plain."""
+
+    recipients: tuple[str, ...] = ()
+
+
 class DiscordPermission(Section):
     """The permission that Discord gave this operator to train on what the bot read, as its policy 21 asks."""
 
@@ -444,6 +450,7 @@ class Settings(BaseSettings):
     voice: VoiceSettings = VoiceSettings()
     canary: CanarySettings = CanarySettings()
     training: TrainingSettings = TrainingSettings()
+    backup: BackupSettings = BackupSettings()
     permissions: PermissionSettings = PermissionSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     retention: RetentionSettings = RetentionSettings()

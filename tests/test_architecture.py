@@ -28,6 +28,8 @@ OWNERS = {
     "celery": {"infra/queue.py", "trainer/app.py", "trainer/tasks.py"},
     "kombu": {"infra/queue.py"},
     "prometheus_client": {"infra/desk/metrics.py"},
+    "fsspec": {"infra/artifacts.py"},
+    "pyrage": {"infra/backup.py"},
     "sqlcipher3": {"infra/database.py"},
     "trl": {"trainer/lora.py", "trainer/grpo.py", "trainer/prefer.py"},
     "peft": {"trainer/lora.py", "trainer/parity.py", "trainer/grpo.py", "trainer/prefer.py"},

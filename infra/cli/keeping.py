@@ -7,11 +7,13 @@ to every decision that people made about their data since, before anything reads
 import shutil
 import tempfile
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import tomli_w
 
-from infra.backup import LISTED, note_backup, peek, rotate, unpack, write_backup
+from infra.artifacts import fetch, is_address, put, shown
+from infra.backup import LISTED, SEALED, note_backup, peek, rotate, seal, unpack, unseal, write_backup
 from infra.cli.compose import now, open_journal
 from infra.cli.console import err, out, print_json
 from infra.cli.operations import House
@@ -32,24 +34,49 @@ STAYS = ("models", "run", "logs", LISTED)
 DECISIONS = (Kind.CHOICE, Kind.CONSENT, Kind.LISTENING)
 
 
-def backup(home: Path | None, target: Path, *, keep: int, as_json: bool) -> None:
-    """Write a backup; with `keep` into a folder where older ones go."""
+def backup(home: Path | None, target: str, *, keep: int, recipients: Sequence[str] = (), as_json: bool) -> None:
+    """Write a backup, here or elsewhere; with `keep` into a folder where older ones go."""
     settings, made = load_settings(find_home(home)), now()
-    path = (target / f"understudy-{made:%Y%m%dT%H%M%SZ}.tar" if keep else target).resolve()
-    if path.exists():
-        raise UserMistake(f"{str(path)!r} is there already; name another file, or a folder with --keep 7.")
+    recipients = recipients or settings.backup.recipients
+    named = f"{target.rstrip('/')}/understudy-{made:%Y%m%dT%H%M%SZ}.tar" if keep else target
+    place = named if is_address(named) else str(Path(named).resolve())
+    if not is_address(place) and (Path(place).exists() or Path(f"{place}{SEALED}").exists()):
+        raise UserMistake(f"{place!r} is there already; name another file, or a folder with --keep 7.")
     journal = open_journal(settings)
     with tempfile.TemporaryDirectory(prefix=".backup-", dir=settings.data_folder) as folder:
+        path = Path(folder) / "backup" / Path(place).name if is_address(place) or recipients else Path(place)
         files = staged(settings, Path(folder))
         manifest = write_backup(path, files, {"made": made.isoformat(), "counts": journal.counts()})
-    note_backup(settings.data_folder, path)
-    gone = rotate(path.parent, keep) if keep else []
+        if recipients:
+            path, place = seal(path, recipients), f"{place}{SEALED}"
+        size = path.stat().st_size
+        if is_address(place):
+            put(path, place)
+        elif path != Path(place):
+            move(path, Path(place))
+    gone = [shown(each) for each in rotate(place.rpartition("/")[0], keep)] if keep else []
+    place = shown(place)
+    note_backup(settings.data_folder, place)
     if as_json:
-        print_json({"backup": str(path), "files": len(manifest["files"]), "removed": [str(each) for each in gone]})
+        print_json({"backup": place, "files": len(manifest["files"]), "removed": gone})
     else:
-        out().print(f"{path}: {len(manifest['files'])} files, {path.stat().st_size / 1e6:.1f} MB.")
+        out().print(f"{place}: {len(manifest['files'])} files, {size / 1e6:.1f} MB.", markup=False)
         for each in gone:
-            out().print(f"Removed {each}.")
+            out().print(f"Removed {each}.", markup=False)
+
+
+def move(path: Path, place: Path) -> None:
+    """Put a finished file where it belongs, whole or not at all, also on another disk."""
+    part = place.with_name(f".{place.name}.part")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part.touch(mode=0o600)
+        shutil.copyfile(path, part)
+        part.replace(place)
+    except OSError as error:
+        raise ServiceTrouble(f"Could not write {str(place)!r}: {error.strerror or error}.") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def staged(settings: Settings, folder: Path) -> dict[str, Path]:
@@ -93,7 +120,48 @@ def harmless(given: bytes) -> bytes:
     return tomli_w.dumps(without_secrets(tomllib.loads(given.decode()))).encode()
 
 
-def restore(home: Path | None, source: Path, *, replace: bool, as_json: bool) -> None:
+def restore(
+    home: Path | None, source: str, *, replace: bool, identity: Path | None = None, check: bool = False, as_json: bool
+) -> None:
+    """Fetch a backup, open it, and bring it back, or only say that it could be."""
+    with tempfile.TemporaryDirectory(prefix="understudy-") as folder:
+        path = Path(folder) / Path(source).name if is_address(source) else Path(source)
+        if is_address(source):
+            fetch(source, path)
+        if path.suffix == SEALED:
+            sealed, path = path, Path(folder) / path.stem
+            unseal(sealed, identity, path)
+        if check:
+            tell_checked(shown(source), checked(path, Path(folder) / "checked"), as_json=as_json)
+        else:
+            bring_back(home, path, shown(source), replace=replace, as_json=as_json)
+
+
+def checked(path: Path, folder: Path) -> dict[str, int]:
+    """What a backup's journal holds, opened as a restore would. Raises UserMistake where that is not what it says."""
+    folder.mkdir()
+    manifest = unpack(path, folder)
+    settings = settings_here_or_in(path, folder / "none")
+    journal = open_journal(settings.model_copy(update={"data": folder, "home": folder}))
+    try:
+        found = journal.counts()
+    finally:
+        journal.close()
+    said = manifest["counts"]
+    if different := [name for name in said if found.get(name) != said[name] and name != "outbox"]:
+        raise UserMistake(f"The backup says {said} and holds {found}: {', '.join(different)} differ.")
+    return found
+
+
+def tell_checked(source: str, counts: dict[str, int], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"checked": source, "counts": counts})
+    else:
+        known = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        out().print(f"{source} is whole: {known}.", markup=False)
+
+
+def bring_back(home: Path | None, source: Path, name: str, *, replace: bool, as_json: bool) -> None:
     """Unpack beside the data folder, forget again what was forgotten, and only then take the data folder's place."""
     place = find_home(home).resolve()
     settings = settings_here_or_in(source, place)
@@ -114,7 +182,7 @@ def restore(home: Path | None, source: Path, *, replace: bool, as_json: bool) ->
     if not (place / CONFIG).exists():
         (place / CONFIG).write_bytes(given)
     if as_json:
-        print_json({"restored": str(source), "made": manifest["made"], "forgotten_again": again})
+        print_json({"restored": name, "made": manifest["made"], "forgotten_again": again})
         return
     out().print(f"Restored what was backed up at {manifest['made']}. {again} forgettings since were applied again.")
 

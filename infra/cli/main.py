@@ -320,7 +320,10 @@ def journal_encrypt(home: Home = None) -> None:
 
 @app.command()
 def backup(
-    target: Annotated[Path, typer.Argument(help="The tar to write; with --keep the folder for it.")],
+    target: Annotated[
+        str, typer.Argument(help="The tar to write, with --keep its folder: a path, s3://, sftp://, ...")
+    ],
+    to: Annotated[list[str] | None, typer.Option(help="Encrypt it for this public key of age; repeatable.")] = None,
     keep: Annotated[int, typer.Option(min=0, help="Keep this many in the folder, and remove older ones.")] = 0,
     home: Home = None,
     as_json: Json = False,
@@ -328,20 +331,22 @@ def backup(
     """Write journal, adapters and settings without secrets into one file, while running."""
     from infra.cli.keeping import backup as run
 
-    run(home, target, keep=keep, as_json=as_json)
+    run(home, target, keep=keep, recipients=to or (), as_json=as_json)
 
 
 @app.command()
 def restore(
-    source: Annotated[Path, typer.Argument(help="A backup.")],
+    source: Annotated[str, typer.Argument(help="A backup: a path, s3://, sftp://, ...")],
     replace: Annotated[bool, typer.Option("--replace", help="Instead of what is here.")] = False,
+    identity: Annotated[Path | None, typer.Option(help="The file with age's identity, of an encrypted one.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only see that it could be brought back.")] = False,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """Bring a backup back, without what was forgotten since; the index is made anew at the next start."""
     from infra.cli.keeping import restore as run
 
-    run(home, source, replace=replace, as_json=as_json)
+    run(home, source, replace=replace, identity=identity, check=check, as_json=as_json)
 
 
 @dataset_app.command("build")

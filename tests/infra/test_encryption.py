@@ -51,11 +51,11 @@ def held(folder: Path) -> list[Path]:
 def test_no_file_shows_a_word_and_a_backup_is_encrypted_too(home: Path, tmp_path: Path) -> None:
     settings = keyed(home)
     journal = teach(settings)
-    keeping.backup(home, tmp_path / "a.tar", keep=0, as_json=True)
+    keeping.backup(home, str(tmp_path / "a.tar"), keep=0, as_json=True)
     assert held(home) == []
     journal.close()
 
-    keeping.restore(home, tmp_path / "a.tar", replace=True, as_json=True)
+    keeping.restore(home, str(tmp_path / "a.tar"), replace=True, as_json=True)
 
     assert known(settings) == ["To Zanzibar."]
     assert held(home) == []

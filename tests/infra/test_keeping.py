@@ -138,7 +138,7 @@ def test_forgotten_words_come_back_in_no_way(
 ) -> None:
     assert {"graphed", "recalled", "listed", "trained on", "exported"} <= set(know_bob(settings, encoder))
     older = tmp_path / "older.tar"
-    keeping.backup(settings.home, older, keep=0, as_json=True)
+    keeping.backup(settings.home, str(older), keep=0, as_json=True)
 
     receipt = forget_bob(settings, capsys)
     assert (receipt["messages"], receipt["exchanges"], receipt["consents"]) == (1, 1, 1)
@@ -150,7 +150,7 @@ def test_forgotten_words_come_back_in_no_way(
     assert json.loads(capsys.readouterr().out)["skipped"] == {"already known": 3, "forgotten": 1}
     assert know_bob(settings, encoder) == []
 
-    keeping.restore(settings.home, older, replace=True, as_json=True)
+    keeping.restore(settings.home, str(older), replace=True, as_json=True)
     assert json.loads(capsys.readouterr().out)["forgotten_again"] == 1
     assert know_bob(settings, encoder) == []
     store = adapter_store(settings)
@@ -176,7 +176,7 @@ def test_the_graph_of_a_running_twin_is_not_read_a_second_time(
 
 
 def test_decisions_made_since_outlive_an_older_backup(settings: Settings, tmp_path: Path) -> None:
-    keeping.backup(settings.home, tmp_path / "older.tar", keep=0, as_json=True)
+    keeping.backup(settings.home, str(tmp_path / "older.tar"), keep=0, as_json=True)
     journal = open_journal(settings)
     place = next(iter(journal.exchanges())).place
     later = NOON + timedelta(days=1)
@@ -184,7 +184,7 @@ def test_decisions_made_since_outlive_an_older_backup(settings: Settings, tmp_pa
     remember(journal, [withdrawn, choice_event(CHARLIE, "remember", value=False, at=later)], creator=CREATOR)
     journal.close()
 
-    keeping.restore(settings.home, tmp_path / "older.tar", replace=True, as_json=True)
+    keeping.restore(settings.home, str(tmp_path / "older.tar"), replace=True, as_json=True)
 
     journal = open_journal(settings)
     assert not journal.consent(CHARLIE.key, place.key)
@@ -195,12 +195,12 @@ def test_decisions_made_since_outlive_an_older_backup(settings: Settings, tmp_pa
 def test_a_restore_keeps_what_no_backup_holds_and_lets_expire_what_is_too_old(
     settings: Settings, tmp_path: Path
 ) -> None:
-    keeping.backup(settings.home, tmp_path / "older.tar", keep=0, as_json=True)
+    keeping.backup(settings.home, str(tmp_path / "older.tar"), keep=0, as_json=True)
     write_atomic(settings.data_folder / "models" / "base", "weights")
     config = settings.home / "understudy.toml"
     config.write_text(config.read_text() + "[retention]\ndays = 1\nexchanges = true\n", encoding="utf-8")
 
-    keeping.restore(settings.home, tmp_path / "older.tar", replace=True, as_json=True)
+    keeping.restore(settings.home, str(tmp_path / "older.tar"), replace=True, as_json=True)
 
     assert (settings.data_folder / "models" / "base").read_text() == "weights"
     assert backups(settings.data_folder) == [str(tmp_path / "older.tar")]
@@ -212,11 +212,11 @@ def test_a_restore_keeps_what_no_backup_holds_and_lets_expire_what_is_too_old(
 def test_a_backup_brings_everything_to_another_machine_but_secrets(settings: Settings, tmp_path: Path) -> None:
     config = settings.home / "understudy.toml"
     config.write_text(config.read_text() + '[api]\nport = 8400\ntoken = "0123456789abcdef"\n', encoding="utf-8")
-    keeping.backup(settings.home, tmp_path / "a.tar.gz", keep=0, as_json=True)
+    keeping.backup(settings.home, str(tmp_path / "a.tar.gz"), keep=0, as_json=True)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
 
-    keeping.restore(elsewhere, tmp_path / "a.tar.gz", replace=False, as_json=True)
+    keeping.restore(elsewhere, str(tmp_path / "a.tar.gz"), replace=False, as_json=True)
 
     moved = load_settings(elsewhere)
     assert (moved.api.port, moved.api.token, moved.creator.name) == (8400, None, "Ada")
@@ -234,7 +234,7 @@ def kept(settings: Settings) -> list[Path]:
 
 def test_a_restore_that_cannot_be_finished_leaves_what_was_there(settings: Settings, tmp_path: Path) -> None:
     good, cut = tmp_path / "good.tar", tmp_path / "cut.tar"
-    keeping.backup(settings.home, good, keep=0, as_json=True)
+    keeping.backup(settings.home, str(good), keep=0, as_json=True)
     cut.write_bytes(good.read_bytes()[:-60_000])
     before = kept(settings)
 
@@ -244,7 +244,7 @@ def test_a_restore_that_cannot_be_finished_leaves_what_was_there(settings: Setti
         (tmp_path / "none.tar", True, "No such file"),
     ):
         with pytest.raises(UserMistake, match=said):
-            keeping.restore(settings.home, file, replace=replace, as_json=True)
+            keeping.restore(settings.home, str(file), replace=replace, as_json=True)
 
     assert kept(settings) == before
     assert not list(settings.home.glob(".data*"))
@@ -253,11 +253,11 @@ def test_a_restore_that_cannot_be_finished_leaves_what_was_there(settings: Setti
 def test_a_restore_that_was_killed_half_way_forgets_nothing_of_what_was_forgotten(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keeping.backup(settings.home, tmp_path / "older.tar", keep=0, as_json=True)
+    keeping.backup(settings.home, str(tmp_path / "older.tar"), keep=0, as_json=True)
     forget_bob(settings, capsys)
     settings.data_folder.rename(keeping.aside_of(settings.data_folder))
 
-    keeping.restore(settings.home, tmp_path / "older.tar", replace=True, as_json=True)
+    keeping.restore(settings.home, str(tmp_path / "older.tar"), replace=True, as_json=True)
 
     journal = open_journal(settings)
     assert [each.question for each in journal.exchanges()] == [CHAT["messages"][2]["text"]]
@@ -267,11 +267,11 @@ def test_a_restore_that_was_killed_half_way_forgets_nothing_of_what_was_forgotte
 def test_a_restore_asks_the_journal_it_replaces_what_was_forgotten(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keeping.backup(settings.home, tmp_path / "older.tar", keep=0, as_json=True)
+    keeping.backup(settings.home, str(tmp_path / "older.tar"), keep=0, as_json=True)
     forget_bob(settings, capsys)
     (settings.data_folder / FILE).unlink()
 
-    keeping.restore(settings.home, tmp_path / "older.tar", replace=True, as_json=True)
+    keeping.restore(settings.home, str(tmp_path / "older.tar"), replace=True, as_json=True)
 
     journal = open_journal(settings)
     assert [each.question for each in journal.exchanges()] == [CHAT["messages"][2]["text"]]
@@ -311,14 +311,14 @@ def test_a_tar_whose_manifest_is_not_ours_is_no_backup(tmp_path: Path, manifest:
 
 def test_a_backup_beside_a_file_that_is_no_folder_is_one_sentence(settings: Settings, archive: Path) -> None:
     with pytest.raises(ServiceTrouble, match="Could not write"):
-        keeping.backup(settings.home, archive, keep=3, as_json=True)
+        keeping.backup(settings.home, str(archive), keep=3, as_json=True)
 
 
 def test_old_backups_rotate_and_are_no_longer_named(settings: Settings, tmp_path: Path) -> None:
     for day in (1, 2):
         write_backup(tmp_path / f"understudy-2026010{day}T000000Z.tar", {}, {})
 
-    keeping.backup(settings.home, tmp_path, keep=2, as_json=True)
+    keeping.backup(settings.home, str(tmp_path), keep=2, as_json=True)
 
     assert not (tmp_path / "understudy-20260101T000000Z.tar").exists()
     assert len(list(tmp_path.glob("*.tar"))) == 2
