@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from infra.adapters import BASE, AdapterStore
@@ -15,6 +16,7 @@ from infra.settings import Settings
 from memory.journal import Journal, Judged
 
 if TYPE_CHECKING:
+    from infra.runs import Runs
     from memory.trial import Ending
     from trainer.frozen import Followed
 
@@ -33,6 +35,10 @@ class House:
     settings: Settings
     journal: Journal
 
+    @cached_property
+    def runs(self) -> "Runs":
+        return open_runs(self.settings, self.journal)
+
     def plan(self) -> Mapping[str, Any]:
         from trainer.planning import harvest_counts
 
@@ -43,17 +49,15 @@ class House:
         from trainer.app import queue_app
         from trainer.schedule import asked
 
-        runs, key = open_runs(self.settings, self.journal), f"manual:{now().isoformat()}"
-        run, made = asked(runs, self.journal, key, {}, now=now())
+        run, made = asked(self.runs, self.journal, f"manual:{now().isoformat()}", {}, now=now())
         ring(queue_app(self.settings), run.id)
         return run.id, made
 
     def run(self, run_id: str) -> Mapping[str, Any]:
-        return document(open_runs(self.settings, self.journal).get(run_id))
+        return document(self.runs.get(run_id))
 
     def failures(self) -> Sequence[Mapping[str, Any]]:
-        found = open_runs(self.settings, self.journal).recent()
-        return [document(run) for run in found if run.state == "failed"]
+        return [document(run) for run in self.runs.recent() if run.state == "failed"]
 
     def voices(self) -> Mapping[str, Any]:
         found = self._twin().get("/admin/voices")
@@ -103,7 +107,7 @@ class House:
         drop_playground(self.settings)
         if twin is None:
             GraphStore(self.journal).forget()  # else the twin's own graph follows, and need not be read a second time
-        followed = follow_forgotten(folder, self.journal, open_runs(self.settings, self.journal))
+        followed = follow_forgotten(folder, self.journal, self.runs)
         self._silence_tainted(adapter_store(self.settings), twin)
         return followed
 
