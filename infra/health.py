@@ -15,6 +15,8 @@ from infra.settings import Settings, revealed
 
 Part = Literal["api", "worker", "beat", "bot"]
 PARTS: tuple[Part, ...] = get_args(Part)
+# Bound there, a server is to be reached at any of the host's addresses.
+EVERYWHERE = {"0.0.0.0", "::", ""}  # noqa: S104  compared, not bound
 # How often a part leaves a sign, and after how many seconds without one it is not well.
 SIGN_S = 10.0
 SILENT_S = 60.0
@@ -46,7 +48,8 @@ def silences(settings: Settings) -> list[tuple[str, str, float]]:
 def check(settings: Settings, part: Part) -> None:
     """Raise ServiceTrouble, with what is wrong, unless the part on this host is at work."""
     if part == "api":
-        url = f"http://127.0.0.1:{settings.api.port}"
+        host = settings.api.host if settings.api.host not in EVERYWHERE else "127.0.0.1"
+        url = f"http://{f'[{host}]' if ':' in host else host}:{settings.api.port}"
         Remote(url, revealed(settings.api.token), silence_s=ANSWER_S).get("/readyz")
         return
     path = sign_file(settings, part)
