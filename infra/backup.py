@@ -22,8 +22,8 @@ from infra.files import MANIFEST, read_json, sha256_of, sync_folder, write_json
 FORMAT = 1
 # Where an installation remembers the backups it made; also the pattern of those that rotate.
 LISTED = "backups.json"
-ROTATING = "understudy-*.tar*"
 SEALED = ".age"
+ROTATING = ("understudy-*.tar", f"understudy-*.tar{SEALED}")
 
 
 def write_backup(path: Path, files: Mapping[str, Path], described: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,11 +174,12 @@ def unseal(path: Path, identity: Path | None, opened: Path) -> None:
 def rotate(folder: str, keep: int) -> list[str]:
     """Remove all but the newest `keep` backups of a folder, here or elsewhere; returns those that went."""
     if is_address(folder):
-        gone = [f"{folder}/{name}" for name in listed(folder, ROTATING)[:-keep]]
+        names = sorted(name for pattern in ROTATING for name in listed(folder, pattern))
+        gone = [f"{folder}/{name}" for name in names[:-keep]]
         for each in gone:
             remove(each)
         return gone
-    old = sorted(Path(folder).glob(ROTATING))[:-keep]
+    old = sorted(path for pattern in ROTATING for path in Path(folder).glob(pattern))[:-keep]
     for path in old:
         path.unlink()
     return [str(path) for path in old]

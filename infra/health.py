@@ -6,6 +6,7 @@ a worker while it has its broker, the scheduler at each look at its clock, a bot
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -30,10 +31,11 @@ def sign_file(settings: Settings, part: Part) -> Path:
 
 
 def sign(settings: Settings, part: Part) -> None:
-    """Say that a part is at work."""
+    """Say that a part is at work. A full disk takes the sign away, and not the part."""
     path = sign_file(settings, part)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
 
 
 def silences(settings: Settings) -> list[tuple[str, str, float]]:

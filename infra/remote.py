@@ -66,15 +66,20 @@ class Remote:
 
     @classmethod
     def find(cls, settings: Settings) -> "Remote | None":
-        """The running twin, or None. A file left by a process that was killed, or by another host, does not count."""
+        """The running twin: where `bot.api` says that it is, else on this host; None where there is no such."""
         if settings.bot.api:
             return cls(settings.bot.api.rstrip("/"), revealed(settings.api.token))
+        return cls.here(settings)
+
+    @classmethod
+    def here(cls, settings: Settings) -> "Remote | None":
+        """The twin that runs on this host. A file left by a process that was killed, or by another host, is none."""
         path = address_file(settings)
         if not path.is_file():
             return None
         found = read_json(path)
-        here = found["host"] == os.uname().nodename and psutil.pid_exists(found["pid"])
-        return cls(found["url"], found["token"]) if here else None
+        alive = found["host"] == os.uname().nodename and psutil.pid_exists(found["pid"])
+        return cls(found["url"], found["token"]) if alive else None
 
     def get(self, path: str, **query: Any) -> Any:
         """The JSON of a GET. Raises as `call`."""

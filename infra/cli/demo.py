@@ -171,7 +171,7 @@ def wait_for(settings: Settings, process: subprocess.Popen[bytes], log: Path) ->
     """The twin's address, once it answers."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
-        remote = Remote.find(settings)
+        remote = Remote.here(settings)
         if remote is not None:
             return remote
         time.sleep(0.2)

@@ -111,7 +111,7 @@ def encrypt_journal(home: Path | None) -> None:
 
 
 def refuse_running(settings: Settings) -> None:
-    if (running := Remote.find(settings)) is not None:
+    if (running := Remote.here(settings)) is not None:
         raise UserMistake(f"This twin is running, at {running.url}; stop it first.")
 
 
@@ -132,17 +132,18 @@ def restore(
             sealed, path = path, Path(folder) / path.stem
             unseal(sealed, identity, path)
         if check:
-            tell_checked(shown(source), checked(path, Path(folder) / "checked"), as_json=as_json)
+            settings = settings_here_or_in(path, find_home(home).resolve())
+            tell_checked(shown(source), checked(path, Path(folder) / "checked", settings), as_json=as_json)
         else:
             bring_back(home, path, shown(source), replace=replace, as_json=as_json)
 
 
-def checked(path: Path, folder: Path) -> dict[str, int]:
+def checked(path: Path, folder: Path, settings: Settings) -> dict[str, int]:
     """What a backup's journal holds, opened as a restore would. Raises UserMistake where that is not what it says."""
     folder.mkdir()
     manifest = unpack(path, folder)
-    settings = settings_here_or_in(path, folder / "none")
-    journal = open_journal(settings.model_copy(update={"data": folder, "home": folder}))
+    unpacked = settings.journal.model_copy(update={"url": ""})
+    journal = open_journal(settings.model_copy(update={"data": folder, "journal": unpacked}))
     try:
         found = journal.counts()
     finally:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def drop_playground(settings: Settings) -> None:
     """Remove what a playground left: a copy of memory from before the forgetting. A later one is copied anew."""
     copy = settings.data_folder / "playground"
-    if copy.exists() and Remote.find(settings.model_copy(update={"data": copy})) is None:
+    if copy.exists() and Remote.here(settings.model_copy(update={"data": copy})) is None:
         shutil.rmtree(copy, ignore_errors=True)
 
 

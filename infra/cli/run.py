@@ -75,7 +75,7 @@ def serve_voice(home: Path | None, *, port: int | None) -> None:
 
 def refuse_running(settings: Settings) -> None:
     """Raise UserMistake where this installation is served already."""
-    if (running := Remote.find(settings)) is not None:
+    if (running := Remote.here(settings)) is not None:
         raise UserMistake(f"This twin is running already, at {running.url}.")
 
 
@@ -89,7 +89,7 @@ def api_child(settings: Settings, port: int | None) -> Child:
 def answering(settings: Settings, api: Child) -> None:
     """Start the API and wait until it answers. One that cannot even begin has said why, and ends us as it ended."""
     process = api.start()
-    while Remote.find(settings) is None:
+    while Remote.here(settings) is None:
         if (status := process.poll()) is not None:
             sys.exit(status)
         time.sleep(0.05)

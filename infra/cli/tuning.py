@@ -39,7 +39,7 @@ def refuse_to_disturb(settings: Settings) -> None:
     """Raises UserMistake where members would wait for the measurements, or there is nothing to measure."""
     if settings.voice.url:
         raise UserMistake(f"{settings.voice.url!r} speaks (voice.url): there is no voice here to tune.")
-    if Remote.find(settings) is not None:
+    if Remote.here(settings) is not None:
         raise UserMistake(
             "The twin is running: its answers and these measurements would slow each other down. Stop it."
         )

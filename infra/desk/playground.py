@@ -113,7 +113,7 @@ def refuse_unfit(settings: Settings) -> None:
             "from outside. Set it to 127.0.0.1."
         )
     for each in (settings, settings.model_copy(update={"data": folder_of(settings)})):
-        if (running := Remote.find(each)) is not None:
+        if (running := Remote.here(each)) is not None:
             raise UserMistake(f"This twin is running already, at {running.url}; stop it first.")
 
 

@@ -104,8 +104,11 @@ def test_a_backup_goes_to_another_host_and_comes_back(settings: Settings, identi
     for day in (1, 2):
         (folder / f"understudy-2026010{day}T000000Z.tar.age").write_text("old")
 
+    (folder / "understudy-20260103T000000Z.tar.age.77.part").write_text("cut off")  # is none, and takes no place
+
     keeping.backup(settings.home, address, keep=2, recipients=[identity[1]], as_json=True)
 
+    (folder / "understudy-20260103T000000Z.tar.age.77.part").unlink()
     found = json.loads(capsys.readouterr().out)
     public = address.replace(f":{PASSWORD}", "")
     assert found["removed"] == [f"{public}/understudy-20260101T000000Z.tar.age"]

@@ -1,11 +1,14 @@
 """Settings fail at start, in sentences that name the key."""
 
+import os
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from infra.errors import UserMistake
-from infra.settings import find_home, load_settings
+from infra.remote import Remote, address_file, announce
+from infra.settings import find_home, load_settings, with_password
 
 
 def refusal(home: Path, text: str = "") -> str:
@@ -162,3 +165,43 @@ def test_another_root_needs_the_explicit_word(home: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8") + foreign, encoding="utf-8")
 
     assert load_settings(home).telegram.api == "https://bot-api.ada.example"
+
+
+def test_an_empty_secret_file_sets_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deployment names the secrets of platforms that the twin is not on."""
+    for name, text in (("DISCORD", "\n"), ("TELEGRAM", "12345:abcdefghijklmnop\n")):
+        (home / name).write_text(text)
+        monkeypatch.setenv(f"UNDERSTUDY_{name}__TOKEN_FILE", str(home / name))
+    settings = load_settings(home)
+    assert settings.discord.token is None
+    assert settings.telegram.token is not None
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("postgresql://u@h/db", "postgresql://u:a%2Fb%40c@h/db"),
+        ("postgresql+psycopg://u:old@[::1]:5432/db?x=1", "postgresql+psycopg://u:a%2Fb%40c@[::1]:5432/db?x=1"),
+        ("redis://h:1/0", "redis://:a%2Fb%40c@h:1/0"),
+        ("sqlite:////x/y.db", "sqlite:////x/y.db"),
+        ("", ""),
+    ],
+)
+def test_a_password_comes_to_the_address_of_its_server(url: str, whole: str) -> None:
+    assert with_password(url, SecretStr("a/b@c")) == whole
+    assert with_password(url, None) == url
+
+
+def test_a_named_api_is_asked_and_is_not_taken_for_a_twin_that_runs_here(home: Path) -> None:
+    config = home / "understudy.toml"
+    config.write_text(config.read_text() + '[bot]\napi = "http://dashboard:8321"\n', encoding="utf-8")
+    settings = load_settings(home)
+    found = Remote.find(settings)
+    assert found is not None
+    assert found.url == "http://dashboard:8321"
+    assert Remote.here(settings) is None
+    announce(settings, url="http://127.0.0.1:1", token=None, pid=os.getpid())
+    assert Remote.here(settings) is not None
+    file = address_file(settings)
+    file.write_text(file.read_text().replace(os.uname().nodename, "another-container"))
+    assert Remote.here(settings) is None
