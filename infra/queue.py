@@ -13,7 +13,9 @@ from celery import Celery
 from kombu import Queue
 from kombu.exceptions import OperationalError
 
-# `default` is for what takes milliseconds, `gpu` for trainings: a worker elsewhere may serve one of them alone.
+from infra.runs import Run
+
+# `default` is for what takes milliseconds, and for what surrounds a training on another host; `gpu` is for trainings.
 QueueName = Literal["default", "gpu"]
 QUEUES: tuple[QueueName, ...] = get_args(QueueName)
 # How often the folder is looked at, in seconds; Redis pushes.
@@ -42,7 +44,6 @@ def make_app(broker: str, folder: Path, *, schedule: dict[str, Any] | None = Non
         task_queues=[Queue(name) for name in QUEUES],
         task_create_missing_queues=False,
         task_default_queue="default",
-        task_routes={"trainer.run": {"queue": "gpu"}},
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
         worker_enable_remote_control=False,
@@ -89,9 +90,9 @@ def redis_options() -> dict[str, Any]:
     }
 
 
-def ring(app: Celery, run_id: str) -> None:
-    """Tell the workers that a run waits. A broker that does not answer delays the run, and no more."""
+def ring(app: Celery, run: Run) -> None:
+    """Tell the workers of a run's queue that it waits. A broker that does not answer delays the run, and no more."""
     try:
-        app.send_task("trainer.run", kwargs={"run_id": run_id})
+        app.send_task("trainer.run", kwargs={"run_id": run.id}, queue=run.queue)
     except OperationalError as error:
-        log.warning("the queue does not answer (%s); run %s waits until it does", type(error).__name__, run_id)
+        log.warning("the queue does not answer (%s); run %s waits until it does", type(error).__name__, run.id)

@@ -7,7 +7,7 @@ harmless; a partial unique index lets at most one run of a kind be active.
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
@@ -23,6 +23,8 @@ State = Literal["queued", "running", "succeeded", "refused", "failed", "cancelle
 # A worker that has not renewed for this long is taken for dead: six missed heartbeats.
 LEASE = timedelta(seconds=30)
 ATTEMPTS = 3
+# The queue whose workers train.
+TRAINING = "gpu"
 # A queued run whose doorbell nobody heard is rung for again after this.
 UNHEARD = timedelta(seconds=20)
 
@@ -33,7 +35,10 @@ class Superseded(ServiceTrouble):
 
 @dataclass(frozen=True)
 class Run:
-    """One run. `token` fences it; `progress` is {done, total, text}; times are text in UTC."""
+    """One run. `token` fences it; `progress` is {done, total, text}; times are text in UTC.
+
+    Workers of `queue` may take it; `artifact` names what the one before left for the next, where they share no folder.
+    """
 
     id: str
     kind: str
@@ -51,6 +56,8 @@ class Run:
     created: str
     started: str
     ended: str
+    queue: str
+    artifact: str
 
     @property
     def active(self) -> bool:
@@ -72,7 +79,14 @@ CREATE TABLE runs (
 )
 """
 
-MIGRATIONS: list[Migration] = [m001_runs]
+
+def m002_places(connection: Connection) -> None:
+    """Runs that go from one queue's workers to another's, with what they have made so far."""
+    connection.execute(sa.text("ALTER TABLE runs ADD COLUMN queue TEXT NOT NULL DEFAULT 'gpu'"))
+    connection.execute(sa.text("ALTER TABLE runs ADD COLUMN artifact TEXT NOT NULL DEFAULT ''"))
+
+
+MIGRATIONS: list[Migration] = [m001_runs, m002_places]
 
 
 class Runs:
@@ -82,18 +96,21 @@ class Runs:
         self._engine = engine
         migrate(engine, "runs", MIGRATIONS)
 
-    def create(self, kind: str, key: str, *, options: Mapping[str, Any], now: datetime) -> tuple[Run, bool]:
+    def create(
+        self, kind: str, key: str, *, options: Mapping[str, Any], now: datetime, queue: str = TRAINING
+    ) -> tuple[Run, bool]:
         """A new run; or the one that is active already, or that had this key before, and False."""
         with writing(self._engine) as connection:
             made = one(
                 connection,
                 "INSERT INTO runs VALUES (:id, :kind, :key, 'queued', '', '{}', :options, 0, 0, '', :now, 0, '', '{}',"
-                " :now, '', '') ON CONFLICT DO NOTHING RETURNING *",
+                " :now, '', '', :queue, '') ON CONFLICT DO NOTHING RETURNING *",
                 id=uuid.uuid4().hex[:12],
                 kind=kind,
                 key=key,
                 options=json.dumps(dict(options)),
                 now=stamp(now),
+                queue=queue,
             )
             found = made or one(
                 connection,
@@ -105,20 +122,22 @@ class Runs:
         assert found is not None
         return found, made is not None
 
-    def claim(self, run_id: str, owner: str, *, now: datetime) -> Run | None:
-        """Take a run that waits, or whose lease ran out; None when somebody else has it or it has ended."""
+    def claim(self, run_id: str, owner: str, *, now: datetime, queues: Sequence[str] = (TRAINING,)) -> Run | None:
+        """Take a run of these queues that waits, or whose lease ran out; None when somebody has it, or it has ended."""
         with writing(self._engine) as connection:
             return one(
                 connection,
                 "UPDATE runs SET state = 'running', owner = :owner, lease_until = :until, token = token + 1,"
                 " attempt = attempt + 1, started = CASE WHEN started = '' THEN :now ELSE started END"
-                " WHERE id = :id AND attempt < :most AND cancel_requested = 0"
+                " WHERE id = :id AND attempt < :most AND cancel_requested = 0 AND queue IN (:first, :last)"
                 " AND (state = 'queued' OR (state = 'running' AND lease_until < :now)) RETURNING *",
                 id=run_id,
                 owner=owner,
                 until=stamp(now + LEASE),
                 now=stamp(now),
                 most=ATTEMPTS,
+                first=queues[0],
+                last=queues[-1],
             )
 
     def renew(self, run: Run, *, now: datetime) -> Run:
@@ -160,6 +179,22 @@ class Runs:
             run, "state = 'queued', owner = '', attempt = attempt - 1, lease_until = :now", now=stamp(now)
         )
 
+    def leave(self, run: Run, artifact: str) -> Run:
+        """Note what whoever takes the run up next goes on from. Raises Superseded."""
+        return self._held(run, "artifact = :artifact", artifact=artifact)
+
+    def pass_on(self, run: Run, queue: str, artifact: str, *, now: datetime) -> Run:
+        """Hand a run to the workers of a queue, who have all attempts before them. Raises Superseded."""
+        return self._held(
+            run,
+            "state = 'queued', owner = '', attempt = 0, stage = :stage, progress = '{}', queue = :queue,"
+            " artifact = :artifact, error = '', lease_until = :now",
+            stage=f"for {queue}",
+            queue=queue,
+            artifact=artifact,
+            now=stamp(now),
+        )
+
     def cancel(self, run_id: str, *, now: datetime) -> Run:
         """Ask for a run's end; one that nobody has taken ends at once. Raises UserMistake when it is not active."""
         with writing(self._engine) as connection:
@@ -199,15 +234,15 @@ class Runs:
             ).mappings()
             return [run_of(row) for row in rows]
 
-    def waiting(self, *, now: datetime) -> list[Run]:
-        """Runs that a worker could take now, oldest first."""
+    def waiting(self, *, now: datetime, queue: str = TRAINING) -> list[Run]:
+        """Runs that a worker of a queue could take now, oldest first."""
         with reading(self._engine) as connection:
             rows = connection.execute(
                 sa.text(
-                    "SELECT * FROM runs WHERE attempt < :most AND cancel_requested = 0"
+                    "SELECT * FROM runs WHERE attempt < :most AND cancel_requested = 0 AND queue = :queue"
                     " AND (state = 'queued' OR (state = 'running' AND lease_until < :now)) ORDER BY created"
                 ),
-                {"now": stamp(now), "most": ATTEMPTS},
+                {"now": stamp(now), "most": ATTEMPTS, "queue": queue},
             ).mappings()
             return [run_of(row) for row in rows]
 

@@ -362,6 +362,22 @@ class RetentionSettings(Section):
         return bool(self.days or any(self.places.values()))
 
 
+class ArtifactSettings(Section):
+    """Where a trainer on another host finds data sets and leaves adapters; an empty `url` is in the data folder.
+
+    `url` is a folder both hosts see, or an address that fsspec knows; `key` is known to both hosts and to nobody else.
+    """
+
+    url: str = ""
+    key: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _signed(self) -> Self:
+        if self.url and self.key is None:
+            raise ValueError("artifacts.url needs artifacts.key: whoever can write there could give the twin a voice")
+        return self
+
+
 class BackupSettings(Section):
     """For whom backups are encrypted: public keys of age, age1...; none leaves them plain."""
 
@@ -450,6 +466,7 @@ class Settings(BaseSettings):
     voice: VoiceSettings = VoiceSettings()
     canary: CanarySettings = CanarySettings()
     training: TrainingSettings = TrainingSettings()
+    artifacts: ArtifactSettings = ArtifactSettings()
     backup: BackupSettings = BackupSettings()
     permissions: PermissionSettings = PermissionSettings()
     schedule: ScheduleSettings = ScheduleSettings()
@@ -478,6 +495,7 @@ class Settings(BaseSettings):
             ("index.api_key", self.index.api_key),
             ("journal.password", self.journal.password),
             ("queue.password", self.queue.password),
+            ("artifacts.key", self.artifacts.key),
             ("voice.token", self.voice.token),
             ("graph.token", self.graph.token),
             ("teacher.token", self.teacher.token),

@@ -30,20 +30,24 @@ ASKING_S = 60.0
 SCHEDULED = {"scheduled": {"task": "trainer.scheduled", "schedule": ASKING_S, "options": {"expires": ASKING_S}}}
 # And when a worker begins, for machines that are on for minutes.
 RETAINED = {"retention": {"task": "trainer.retention", "schedule": 3600.0}}
+TIDIED = {"tidy": {"task": "trainer.tidy", "schedule": 3600.0}}
 
 
 def queue_app(settings: Settings) -> Celery:
     """The application that sends and receives doorbells for this installation."""
     training: dict[str, Any] = SCHEDULED if settings.schedule.cron else {}
     retention: dict[str, Any] = RETAINED if settings.retention.limited else {}
-    return make_app(settings.queue_url, settings.data_folder / "queue", schedule={**training, **retention})
+    tidying: dict[str, Any] = TIDIED if settings.artifacts.url else {}
+    schedule = {**training, **retention, **tidying}
+    return make_app(settings.queue_url, settings.data_folder / "queue", schedule=schedule)
 
 
 def work(settings: Settings, queues: str) -> None:
     """Be a worker of these queues until told to stop."""
     app, runs, stopping = queue_app(settings), Runs(connect(settings.journal_url)), threading.Event()
     register_scheduled(app, runs, settings)
-    register(app, runs, home=settings.home, log=settings.data_folder / "logs" / "training.log", stopping=stopping)
+    log = settings.data_folder / "logs" / "training.log"
+    register(app, runs, home=settings.home, log=log, stopping=stopping, queues=queues.split(","))
     # Celery keeps only weak references to receivers: these two live as long as this frame does.
     ready = worker_ready.connect(lambda **_: begin(app, runs, settings), weak=False)
     ending = worker_shutting_down.connect(lambda **_: stopping.set(), weak=False)

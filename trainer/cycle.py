@@ -6,21 +6,16 @@ so a run that was killed goes on where it was. Nothing is published before the f
 
 import json
 import shutil
-import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.adapters import GGUF, AdapterStore, version_name
-from infra.errors import ServiceTrouble, UnderstudyError
+from infra.adapters import CARD, GGUF, PAGE, AdapterStore
+from infra.errors import ServiceTrouble
 from infra.files import finish_folder, finished, fresh_folder, read_json, write_atomic, write_json
-from infra.runs import Run, Runs
-from infra.settings import Settings
 from infra.voice.weights import Weights
 from memory.codec import encoded, exchange_from
-from memory.encode import Encoder, kept_encoder
 from memory.index import Index
 from memory.journal import Journal
 from memory.messages import Exchange, Note
@@ -28,67 +23,22 @@ from memory.persona import PersonaCard
 from memory.profile import persona_card
 from memory.recall import Recall
 from memory.vectors import EdgeStore
-from trainer import (
-    budgets,
-    dataset,
-    estimate,
-    evals,
-    gate,
-    gguf,
-    identity,
-    judge,
-    lora,
-    oddness,
-    parity,
-    prefer,
-    preference,
-    ranks,
-    reasoning,
-    swap,
-    tune,
-)
-from trainer.card import EvalCard
+from trainer import budgets, dataset, elsewhere, evals, gate, identity, lora, oddness, preference, reasoning, swap
 from trainer.frozen import KEPT, holds_forgotten, learned_forgotten
 from trainer.harvest import harvest, kept_from, kept_to, permitted
 from trainer.imitations import learned_from, members_of
+from trainer.learning import Attempt, Given, learn, preferring, version_of
 from trainer.planning import identity_of, limits_of, mixed_in, permissions_of, prepared_weights
 from trainer.quarantine import Odd
 
 CODE_VERSION = "0.1.0"
 
 
-class Cancelled(UnderstudyError):
-    """The run was asked to stop; what is finished stays and can be taken up again."""
-
-
 @dataclass(frozen=True)
-class Work:
-    """One attempt at a run: what it works with, and how it tells how far it is."""
+class Work(Attempt):
+    """An attempt where the journal is."""
 
-    settings: Settings
     journal: Journal
-    runs: Runs
-    run: Run
-    stopping: threading.Event
-
-    @property
-    def folder(self) -> Path:
-        return self.settings.data_folder / "runs" / self.run.id
-
-    def encoder(self) -> Encoder:
-        """The installation's embedder."""
-        return kept_encoder(self.settings.models.embedder, self.settings.data_folder / "models")
-
-    def stage(self, name: str) -> Path:
-        """The folder of a stage. Tells the table, and stops here when asked to. Raises Cancelled, Superseded."""
-        self.tell(name, 0, 0)
-        return self.folder / name
-
-    def tell(self, stage: str, done: int, total: int, text: str = "") -> None:
-        """Report progress; stop here when asked to."""
-        if self.stopping.is_set():
-            raise Cancelled(f"Run {self.run.id!r} was asked to stop.")
-        self.runs.report(self.run, stage, progress={"done": done, "total": total, "text": text})
 
 
 def run_cycle(work: Work) -> dict[str, Any]:
@@ -111,35 +61,22 @@ def run_cycle(work: Work) -> dict[str, Any]:
     if work.run.options.get("dry_run"):
         return {"dataset": built.id, **built.manifest}
 
-    # 3 LoRA: train against exactly the weights that are served; a preference trains the current voice further
-    learned = built
-    if reasoning.wanted(work):
-        learned = dataset.load(reasoning.cold_start(work, work.stage("worked"), built, persona))
-    learn = preferred if preferring(work) else trained
-    report = learn(work, work.stage("lora"), learned, weights=weights)
-    if reasoning.wanted(work):
-        report = reasoning.reasoned(
-            work, work.stage("grpo"), report, frozen=learned.folder, built=built, weights=weights, persona=persona
-        )
-
-    # 4 GGUF: write it for llama.cpp, and prove that both read the same adapter
-    version = version_of(work, built)
-    adapter = converted(work, work.stage("gguf"), report, weights=weights, built=built, version=version)
-
-    # 5 evals: on held-out exchanges, against base + memory and against the current voice
-    current = store.gguf(current_version) if (current_version := store.current()) else None
-    card = evaluated(
-        work, work.stage("evals"), built, weights=weights, adapter=adapter, current=current, persona=persona
-    )
+    # 3 to 5 LoRA, GGUF, evals: here, or on another host that is sent what is frozen
+    given = given_to(work, store, built, weights=weights, persona=persona)
+    if settings.artifacts.url:
+        elsewhere.fetch_learned(work, given)
+    report = learn(work, given)
 
     # 6 gate: let it speak, or say in words why not
     work.tell("gate", 0, 0)
+    card = evals.load_card(work.folder / "evals")
     verdict = gate.decide(card)
 
     # 7 publish: one rename, after the fencing token is compared
     work.tell("publish", 0, 0)
+    version = version_of(work, built)
     described = manifest(work, built, report, weights=weights, verdict=verdict)
-    published(work, store, version, report.peft, adapter=adapter, described=described)
+    published(work, store, version, report.peft, described=described)
     refuse_forgotten(work, store, version)
     result = {
         "dataset": built.id,
@@ -157,6 +94,24 @@ def run_cycle(work: Work) -> dict[str, Any]:
     work.tell("swap", 0, 0)
     work.runs.hold(work.run)
     return {**result, "swap": swap.promote(settings, store, version)}
+
+
+def given_to(
+    work: Work, store: AdapterStore, built: dataset.Dataset, *, weights: Weights, persona: PersonaCard
+) -> Given:
+    """What learning begins with, frozen."""
+    learned = built
+    if reasoning.wanted(work):
+        learned = dataset.load(reasoning.cold_start(work, work.stage("worked"), built, persona))
+    current, parent = store.current(), built.manifest.get("parent")
+    return Given(
+        built,
+        learned,
+        weights,
+        persona,
+        current=store.gguf(current) if current else None,
+        parent=store.folder(parent) / "peft" if parent else None,
+    )
 
 
 def harvested(work: Work, folder: Path) -> tuple[list[Exchange], dict[str, int]]:
@@ -228,11 +183,6 @@ def built_dataset(
         shutil.rmtree(work.folder / "index")
 
 
-def preferring(work: Work) -> bool:
-    """Whether the run is about what people made of the twin's own words."""
-    return work.run.options.get("stage") == preference.STAGE
-
-
 def opinions_built(
     work: Work, folder: Path, exchanges: Sequence[Exchange], *, excluded: dict[str, int], persona: PersonaCard
 ) -> dataset.Dataset:
@@ -251,158 +201,6 @@ def opinions_built(
         persona=persona,
         settings=settings,
     )
-
-
-def preferred(work: Work, folder: Path, built: dataset.Dataset, *, weights: Weights) -> lora.TrainReport:
-    """The current voice's adapter, trained further on opinions; goes on from its last checkpoint."""
-    settings, method = work.settings, built.manifest["method"]
-    report = prefer.train(
-        built.folder,
-        folder,
-        base_gguf=weights.path,
-        trainable=settings.models.trainable,
-        warm=settings.data_folder / "adapters" / built.manifest["parent"] / "peft",
-        method=method,
-        budget=replace(
-            prefer.BUDGET,
-            lr=settings.models.learning_rate * prefer.SHARE_OF_RATE,
-            max_length=settings.models.max_length,
-            max_seconds=settings.training.max_minutes * 60,
-            four_bit=settings.models.four_bit,
-            checkpointing=settings.models.checkpointing,
-        ),
-        seed=settings.training.seed,
-        on_progress=lambda progress: tell_training(work, progress),
-        should_stop=work.stopping.is_set,
-    )
-    if report.peft is None:
-        raise Cancelled(f"Run {work.run.id!r} was asked to stop.")
-    return report
-
-
-def tell_training(work: Work, progress: lora.Progress, *, said: str = "") -> None:
-    """Report how far a training is; `said` is what was said of it before it began."""
-    text = f"loss {progress.loss:.2f}, {budgets.speed(progress)}"
-    done = {"done": progress.step, "total": progress.steps, "text": text}
-    work.runs.report(work.run, "lora", progress={**done, "training": said} if said else done)
-
-
-def trained(work: Work, folder: Path, built: dataset.Dataset, *, weights: Weights) -> lora.TrainReport:
-    """The trained adapter; goes on from its last checkpoint. Raises Cancelled when asked to stop."""
-    models, training = work.settings.models, work.settings.training
-    budget = budgets.budget_of(work.settings, built, estimate.shape_of(weights.path))
-    if count := int(work.run.options.get("tune") or 0):
-        budget = searched(work, folder.with_name("tune"), built, budget, weights=weights, count=count)
-    said = ""
-
-    def tell_start(sentence: str) -> None:
-        nonlocal said
-        said = sentence
-        work.runs.report(work.run, "lora", progress={"done": 0, "total": 0, "text": sentence, "training": said})
-
-    report = ranks.train(
-        built.folder,
-        folder,
-        base_gguf=weights.path,
-        trainable=models.trainable,
-        budget=budget,
-        seed=training.seed,
-        on_progress=lambda progress: tell_training(work, progress, said=said),
-        should_stop=work.stopping.is_set,
-        on_start=tell_start,
-        log=work.settings.data_folder / "logs" / "ranks.log",
-    )
-    if report.peft is None:
-        raise Cancelled(f"Run {work.run.id!r} was asked to stop.")
-    budgets.keep_rate(work.settings, budget, report)
-    return report
-
-
-def searched(
-    work: Work, folder: Path, built: dataset.Dataset, budget: lora.TrainingBudget, *, weights: Weights, count: int
-) -> lora.TrainingBudget:
-    """The best of `count` candidates; goes on from the trials that are finished. Raises Cancelled."""
-    work.stage("tune")
-
-    def train(trial: Path, small: lora.TrainingBudget) -> lora.TrainReport:
-        report = ranks.train(
-            built.folder,
-            trial,
-            base_gguf=weights.path,
-            trainable=work.settings.models.trainable,
-            budget=small,
-            seed=work.settings.training.seed,
-            should_stop=work.stopping.is_set,
-            log=work.settings.data_folder / "logs" / "ranks.log",
-        )
-        if report.peft is None:
-            raise Cancelled(f"Run {work.run.id!r} was asked to stop.")
-        return report
-
-    best, _ = tune.search(
-        folder,
-        budget,
-        count,
-        seed=work.settings.training.seed,
-        train=train,
-        tell=lambda done, total, text: work.tell("tune", done, total, text),
-    )
-    return best
-
-
-def version_of(work: Work, built: dataset.Dataset) -> str:
-    """The version that this run publishes, the same in every attempt: it carries the run's own hour."""
-    created = datetime.strptime(work.run.created, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
-    return version_name(created, built.id)
-
-
-def converted(
-    work: Work, folder: Path, report: lora.TrainReport, *, weights: Weights, built: dataset.Dataset, version: str
-) -> Path:
-    """The adapter as GGUF, after the probe that both runtimes agree on it."""
-    path = folder / GGUF
-    if finished(folder) is not None:
-        return path
-    fresh_folder(folder)
-    assert report.peft is not None
-    metadata = {
-        "twin.base_sha256": weights.sha256,
-        "twin.adapter_version": version,
-        "twin.dataset_sha256": built.id,
-    }
-    gguf.write_adapter(report.peft, weights.path, path, metadata=metadata)
-    found = parity.probe(weights.path, report.peft, path)
-    finish_folder(folder, {"parity": asdict(found)})
-    return path
-
-
-def evaluated(
-    work: Work,
-    folder: Path,
-    built: dataset.Dataset,
-    *,
-    weights: Weights,
-    adapter: Path,
-    current: Path | None,
-    persona: PersonaCard,
-) -> EvalCard:
-    """The eval card of the new adapter."""
-    if finished(folder) is not None:
-        return evals.load_card(folder)
-    card = evals.evaluate(
-        built,
-        weights=weights,
-        adapter=adapter,
-        current=current,
-        persona=persona,
-        encoder=work.encoder(),
-        folder=fresh_folder(folder),
-        seed=work.settings.training.seed,
-        bench=judge.bench_of(work.settings),
-        on_progress=lambda done, total, text: work.tell("evals", done, total, text),
-    )
-    finish_folder(folder, {"heldout": card.heldout})
-    return card
 
 
 def manifest(
@@ -438,22 +236,21 @@ def manifest(
     }
 
 
-def published(
-    work: Work, store: AdapterStore, version: str, peft: Path | None, *, adapter: Path, described: dict[str, Any]
-) -> None:
+def published(work: Work, store: AdapterStore, version: str, peft: Path | None, *, described: dict[str, Any]) -> None:
     """Make the version visible, once, while this attempt still holds the run."""
     if version in store.versions():
         return
     staged = store.stage(version)
     assert peft is not None
     shutil.copytree(peft, staged / "peft")
-    shutil.copy2(adapter, staged / GGUF)
-    for name in ("evalcard.json", "evalcard.html"):
+    shutil.copy2(work.folder / "gguf" / GGUF, staged / GGUF)
+    for name in (CARD, PAGE):
         shutil.copy2(work.folder / "evals" / name, staged / name)
     work.runs.hold(work.run)
     store.publish(version, described)
-    # The evals have let it speak on these weights, in this process, which is not the one that serves.
-    store.remember_tried(version, described["base_sha256"])
+    # The evals have let it speak on these weights, in a process that does not serve; on another host proves nothing.
+    if not work.run.artifact:
+        store.remember_tried(version, described["base_sha256"])
 
 
 def refuse_forgotten(work: Work, store: AdapterStore, version: str) -> None:

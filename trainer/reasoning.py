@@ -26,17 +26,17 @@ from trainer.grpo import REWARDS, SAMPLES, SHOWN, Case, GrpoBudget, Paying, Step
 from trainer.rewards import Likeness, Similarity
 
 if TYPE_CHECKING:
-    from trainer.cycle import Work
+    from trainer.learning import Attempt, Given
 
 # On a CPU a step of eight answers of 512 tokens takes minutes even for a tiny base.
 ON_CPU = {"group": 4, "completion": 96}
 
 
-def wanted(work: "Work") -> bool:
+def wanted(work: "Attempt") -> bool:
     return work.run.options.get("stage") == "grpo"
 
 
-def cold_start(work: "Work", folder: Path, built: dataset.Dataset, persona: PersonaCard) -> Path:
+def cold_start(work: "Attempt", folder: Path, built: dataset.Dataset, persona: PersonaCard) -> Path:
     """The run's dataset with worked cases among its rows: at most as many as there are others, drawn by the seed.
 
     The file is frozen at the first attempt. Raises UserMistake when it holds no cases.
@@ -67,28 +67,19 @@ def prompt_of(persona: PersonaCard, question: str) -> list[Turn]:
     return render(persona, notes=(), history=(), question=question, budget_tokens=0, thinking=True)
 
 
-def reasoned(
-    work: "Work",
-    folder: Path,
-    report: lora.TrainReport,
-    *,
-    frozen: Path,
-    built: dataset.Dataset,
-    weights: Weights,
-    persona: PersonaCard,
-) -> lora.TrainReport:
+def reasoned(work: "Attempt", folder: Path, report: lora.TrainReport, given: "Given") -> lora.TrainReport:
     """The first training's report with the adapter that GRPO made of it. Raises Cancelled when asked to stop."""
-    from trainer.cycle import Cancelled
+    from trainer.learning import Cancelled
 
     assert report.peft is not None
-    budget = budget_of(work.run.options)
+    budget, frozen = budget_of(work.run.options), given.learned.folder
     folder.mkdir(parents=True, exist_ok=True)
     paying = Paying(
         folder,
         every=max(1, budget.steps // SHOWN),
         tokens=budget.completion // 2,
         similarity=similarity(work),
-        likeness=likeness(work, folder, built, weights=weights),
+        likeness=likeness(work, folder, given.built, weights=given.weights),
     )
 
     def tell(step: Step) -> None:
@@ -100,10 +91,10 @@ def reasoned(
         [Case(**row) for row in lines_of(frozen / "cases.jsonl")],
         folder,
         peft=report.peft,
-        base_gguf=weights.path,
+        base_gguf=given.weights.path,
         trainable=work.settings.models.trainable,
         four_bit=work.settings.models.four_bit,
-        prompt_of=lambda question: prompt_of(persona, question),
+        prompt_of=lambda question: prompt_of(given.persona, question),
         paying=paying,
         budget=budget,
         seed=work.settings.training.seed,
@@ -132,7 +123,7 @@ def budget_of(options: Any) -> GrpoBudget:
     return GrpoBudget(**steps, **({} if torch.cuda.is_available() else ON_CPU))
 
 
-def similarity(work: "Work") -> Similarity:
+def similarity(work: "Attempt") -> Similarity:
     """How near two texts are in meaning, by the installation's embedder, loaded when first asked."""
     loaded: list[Any] = []
 
@@ -145,7 +136,7 @@ def similarity(work: "Work") -> Similarity:
     return near
 
 
-def likeness(work: "Work", folder: Path, built: dataset.Dataset, *, weights: Weights) -> Likeness:
+def likeness(work: "Attempt", folder: Path, built: dataset.Dataset, *, weights: Weights) -> Likeness:
     """How much an answer reads like the creator rather than like the bare base, as the eval card measures it.
 
     Unlike the card's, this classifier is trained against on purpose; the card learns its own from the same rows, so a

@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
-from infra.runs import Run, Runs
-from infra.settings import ScheduleSettings
+from infra.runs import TRAINING, Run, Runs
+from infra.settings import ScheduleSettings, Settings
 from memory.journal import Journal
 
 # Where nothing ever trained, a time that passed is caught up for so long: a new installation does not begin with it.
@@ -47,16 +47,20 @@ def learnable(journal: Journal, runs: Sequence[Run]) -> int:
     return journal.counts()["exchanges"] - (before.options.get(EXCHANGES, 0) if before else 0)
 
 
-def asked(runs: Runs, journal: Journal, key: str, options: Mapping[str, Any], *, now: datetime) -> tuple[Run, bool]:
+def asked(
+    settings: Settings, runs: Runs, journal: Journal, key: str, options: Mapping[str, Any], *, now: datetime
+) -> tuple[Run, bool]:
     """A new retraining run; or the one that is active already, or that had this key before, and False."""
     noted = {**options, EXCHANGES: journal.counts()["exchanges"]}
-    return runs.create("retrain", key, options=noted, now=now)
+    # What trains elsewhere begins here, where the journal is.
+    queue = "default" if settings.artifacts.url else TRAINING
+    return runs.create("retrain", key, options=noted, now=now, queue=queue)
 
 
-def scheduled(schedule: ScheduleSettings, runs: Runs, journal: Journal, *, now: datetime) -> Run | None:
+def scheduled(settings: Settings, runs: Runs, journal: Journal, *, now: datetime) -> Run | None:
     """The run that is due and not there yet, made now; None where nothing is, or too little came to learn from."""
     known = runs.recent()
-    key = due(schedule, known, now=now)
-    if key is None or learnable(journal, known) < schedule.least_new:
+    key = due(settings.schedule, known, now=now)
+    if key is None or learnable(journal, known) < settings.schedule.least_new:
         return None
-    return asked(runs, journal, key, {}, now=now)[0]
+    return asked(settings, runs, journal, key, {}, now=now)[0]

@@ -5,6 +5,7 @@ training process; the lease runs out and the next worker resumes from the last f
 """
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -12,13 +13,15 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from infra.processes import GRACE_S, start, stop
-from infra.runs import Run, Runs, Superseded
+from infra.processes import GRACE_S, signal_group, start, stop
+from infra.runs import TRAINING, Run, Runs, Superseded
 
 LOOK_S = 0.25
 RENEW_S = 5.0
-# A training that ends because its worker does may finish its step and write a checkpoint; a cancelled one need not.
+# A training that ends because its worker does may finish its step and write a checkpoint, and one of another host's
+# data set send that back; a cancelled one need not.
 SAVING_S = 20.0
+SENDING_S = 90.0
 # What `trainer.train` exits with when it was told to stop and has saved what it had.
 STOPPED = 75
 
@@ -37,12 +40,14 @@ def supervise(
     stopping: threading.Event,
     clock: Callable[[], datetime],
     command: Sequence[str] = ("-m", "trainer.train"),
+    queues: Sequence[str] = (TRAINING,),
 ) -> Run | None:
-    """Work on a run until it ends or the worker is asked to stop; None when somebody else has it.
+    """Work on a run until it ends, goes to another queue or the worker is asked to stop; None if it is somebody else's.
 
-    `command` is what Python runs, before the arguments that name the run. Returns the run as it was left.
+    `queues` are the worker's, `command` is what Python runs, before the arguments that name the run. Returns the run as
+    it was left.
     """
-    run = runs.claim(run_id, owner_name(), now=clock())
+    run = runs.claim(run_id, owner_name(), now=clock(), queues=queues)
     if run is None:
         return None
     arguments = [*command, "--run", run.id, "--token", str(run.token), "--home", str(home)]
@@ -52,24 +57,40 @@ def supervise(
     except Superseded:
         return None
     finally:
-        stop(process, SAVING_S if stopping.is_set() else GRACE_S)
+        stop(process, GRACE_S)
     return settle(runs, run, process.returncode, stopping=stopping, clock=clock)
 
 
 def watch(
     runs: Runs, run: Run, process: subprocess.Popen[bytes], *, stopping: threading.Event, clock: Callable[[], datetime]
 ) -> None:
-    """Wait for the process; leave early when the run is cancelled or the worker stops. Raises Superseded."""
-    renewed = 0.0
-    while process.poll() is None and not stopping.is_set():
+    """Wait for the process; leave early when the run is cancelled. Raises Superseded.
+
+    When the worker stops, the process is told to, and has its time to save; the lease is kept meanwhile.
+    """
+    renewed, ends = 0.0, float("inf")
+    while process.poll() is None and time.monotonic() < ends:
         left = runs.get(run.id)
         if left.cancel_requested:
             return
-        # What has ended wants no lease any more: its process is about to end too, and nobody has taken it over.
-        if left.active and time.monotonic() - renewed > RENEW_S:
-            runs.renew(run, now=clock())
+        # What has ended or went on to another queue wants no lease: its process is about to end too.
+        if left.state == "running" and time.monotonic() - renewed > RENEW_S:
+            keep_lease(runs, run, now=clock())
             renewed = time.monotonic()
-        stopping.wait(LOOK_S)
+        if ends == float("inf") and stopping.wait(LOOK_S):
+            signal_group(process, signal.SIGTERM)
+            ends = time.monotonic() + (SENDING_S if run.artifact else SAVING_S)
+        elif ends < float("inf"):
+            time.sleep(LOOK_S)
+
+
+def keep_lease(runs: Runs, run: Run, *, now: datetime) -> None:
+    """Renew it. Raises Superseded where somebody else has the run, and not where it has just ended."""
+    try:
+        runs.renew(run, now=now)
+    except Superseded:
+        if runs.get(run.id).token != run.token:
+            raise
 
 
 def settle(runs: Runs, run: Run, status: int, *, stopping: threading.Event, clock: Callable[[], datetime]) -> Run:

@@ -1,6 +1,7 @@
 """The Celery tasks: each only knows which plain function to call."""
 
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,15 +20,17 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def register(app: Celery, runs: Runs, *, home: Path, log: Path, stopping: threading.Event) -> None:
-    """Give the application its tasks; `stopping` is set when the worker is asked to end."""
+def register(
+    app: Celery, runs: Runs, *, home: Path, log: Path, stopping: threading.Event, queues: Sequence[str]
+) -> None:
+    """Give the application of a worker of these queues its tasks; `stopping` is set when it is asked to end."""
 
     @app.task(name="trainer.run")
     def run(run_id: str) -> None:
-        left = supervise(runs, run_id, home=home, log=log, stopping=stopping, clock=now)
-        # A second try at once, the third when reconcile rings: by then what was down may be back.
-        if left is not None and left.state == "queued" and left.attempt == 1 and not stopping.is_set():
-            ring(app, run_id)
+        left = supervise(runs, run_id, home=home, log=log, stopping=stopping, clock=now, queues=queues)
+        # The next part at once, and a second try; the third when reconcile rings: by then what was down may be back.
+        if left is not None and left.state == "queued" and left.attempt <= 1 and not stopping.is_set():
+            ring(app, left)
 
     @app.task(name="trainer.reconcile")
     def reconcile() -> None:
@@ -35,17 +38,17 @@ def register(app: Celery, runs: Runs, *, home: Path, log: Path, stopping: thread
 
 
 def register_scheduled(app: Celery, runs: Runs, settings: Settings) -> None:
-    """Give the application what is done by the clock: begin a training, and let expire what was kept long enough."""
+    """Give the application what is done by the clock: trainings, what was kept long enough, and tidying up."""
 
     @app.task(name="trainer.scheduled")
     def training() -> None:
         journal = Journal.open(settings.journal_url)
         try:
-            run = scheduled(settings.schedule, runs, journal, now=now())
+            run = scheduled(settings, runs, journal, now=now())
         finally:
             journal.close()
         if run is not None:
-            ring(app, run.id)
+            ring(app, run)
 
     @app.task(name="trainer.retention")
     def retention() -> None:
@@ -57,7 +60,14 @@ def register_scheduled(app: Celery, runs: Runs, settings: Settings) -> None:
             journal.close()
 
 
+    @app.task(name="trainer.tidy")
+    def tidying() -> None:
+        from trainer.elsewhere import tidy
+
+        tidy(settings, runs)
+
+
 def ring_due(app: Celery, runs: Runs) -> None:
     """Ring again for runs that nobody heard of and for those whose worker is gone."""
     for run in runs.due(now=now()):
-        ring(app, run.id)
+        ring(app, run)

@@ -9,17 +9,21 @@ import contextlib
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from infra.database import connect
 from infra.errors import Refused, ServiceTrouble, UnderstudyError
 from infra.processes import die_with_parent
 from infra.runs import Run, Runs, Superseded
-from infra.settings import load_settings, offline_unless_hub
+from infra.settings import Settings, load_settings, offline_unless_hub
 from memory.journal import Journal
-from trainer import gpu
-from trainer.cycle import Cancelled, Work, run_cycle
+from trainer import elsewhere, gpu
+from trainer.cycle import Work, run_cycle
 from trainer.frozen import follow_forgotten
+from trainer.learning import Attempt, Cancelled
 from trainer.supervise import STOPPED
 
 
@@ -36,29 +40,40 @@ def main() -> int:
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.set())
     settings = load_settings(given.home)
+    runs = Runs(connect(settings.journal_url))
+    run = runs.get(given.run)
+    if run.token != given.token:
+        return STOPPED
+    if elsewhere.is_for_another(run):
+        attempt = Attempt(settings, runs, run, stopping)
+        return conclude(runs, run, lambda: elsewhere.learn_for_another(attempt, ready=make_ready))
+    make_ready(settings)
+    journal = Journal.open(settings.journal_url)
+    work = Work(settings, runs, run, stopping, journal)
+    try:
+        return conclude(runs, run, lambda: run_cycle(work))
+    finally:
+        with contextlib.suppress(ServiceTrouble):  # how the run ended counts more; the twin and the worker follow too
+            follow_forgotten(settings.data_folder, journal, runs)
+            if settings.artifacts.url:
+                elsewhere.tidy(settings, runs)
+        journal.close()
+
+
+def make_ready(settings: Settings) -> None:
+    """What has to be done before anything else is imported, for what these settings train."""
     offline_unless_hub(settings)
     gpu.load_unsloth_first(
         gpu.Found.here(), trainable=settings.models.trainable, plain=settings.training.trainer == "trl"
     )
-    journal = Journal.open(settings.journal_url)
-    runs = Runs(journal.engine)
-    run = runs.get(given.run)
-    if run.token != given.token:
-        return STOPPED
-    try:
-        return conclude(runs, run, Work(settings, journal, runs, run, stopping))
-    finally:
-        with contextlib.suppress(ServiceTrouble):  # how the run ended counts more; the twin follows too
-            follow_forgotten(settings.data_folder, journal, runs)
-        journal.close()
 
 
-def conclude(runs: Runs, run: Run, work: Work) -> int:
-    """Run the cycle and write down how it ended, unless the run is no longer ours."""
+def conclude(runs: Runs, run: Run, learn: Callable[[], dict[str, Any]]) -> int:
+    """Do a run's work and write down how it ended, unless the run is no longer ours."""
     try:
-        result = run_cycle(work)
+        result = learn()
         runs.finish(run, "refused" if result.get("refused") else "succeeded", now=datetime.now(UTC), result=result)
-    except (Cancelled, Superseded):
+    except (Cancelled, Superseded, elsewhere.PassedOn):
         return STOPPED
     except Refused as refusal:
         runs.finish(run, "refused", now=datetime.now(UTC), error=str(refusal))

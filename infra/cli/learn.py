@@ -158,10 +158,11 @@ def start(settings: Settings, *, options: dict[str, Any]) -> Run:
     from trainer.schedule import asked
 
     journal = open_journal(settings)
-    run, made = asked(open_runs(settings, journal), journal, f"manual:{now().isoformat()}", options, now=now())
+    runs, key = open_runs(settings, journal), f"manual:{now().isoformat()}"
+    run, made = asked(settings, runs, journal, key, options, now=now())
     if not made:
         err().print(f"Run {run.id} is under way already; following it.")
-    ring(queue_app(settings), run.id)
+    ring(queue_app(settings), run)
     return run
 
 

@@ -49,8 +49,8 @@ class House:
         from trainer.app import queue_app
         from trainer.schedule import asked
 
-        run, made = asked(self.runs, self.journal, f"manual:{now().isoformat()}", {}, now=now())
-        ring(queue_app(self.settings), run.id)
+        run, made = asked(self.settings, self.runs, self.journal, f"manual:{now().isoformat()}", {}, now=now())
+        ring(queue_app(self.settings), run)
         return run.id, made
 
     def run(self, run_id: str) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from infra.cli.bots import configured
 from infra.cli.compose import open_twin, open_voices, settings_of
 from infra.cli.console import err
 from infra.errors import UserMistake
-from infra.processes import GRACE_S, Child, Supervisor, die_with_parent
+from infra.processes import Child, Supervisor, die_with_parent
 from infra.remote import Remote
 from infra.settings import Settings, child_environment
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 REPLIES_S = 25.0
 # How long a worker may take: its training finishes a step and writes a checkpoint.
 CHECKPOINT_S = 25.0
+# And sends that to where the next machine will look for it.
+SENDING_S = 95.0
 # How long the API may take to put its index in order.
 ORDER_S = 60.0
 
@@ -129,11 +131,13 @@ def greet_at_play(url: str) -> None:
 
 def children(settings: Settings) -> list[Child]:
     """What runs beside the API."""
+    from infra.queue import QUEUES
+
     logs = settings.data_folder / "logs"
-    parts = [
-        Child(role, ["-m", "trainer.app", role, "--home", str(settings.home)], logs / f"{role}.log", grace_s=grace_s)
-        for role, grace_s in (("worker", CHECKPOINT_S), ("beat", GRACE_S))
-    ]
+    # What another host trains is only begun and ended here.
+    queues = "default" if settings.artifacts.url else ",".join(QUEUES)
+    beat = Child("beat", ["-m", "trainer.app", "beat", "--home", str(settings.home)], logs / "beat.log")
+    parts = [worker_child(settings, queues, logs / "worker.log"), beat]
     bots = [
         Child(
             name,
@@ -144,6 +148,12 @@ def children(settings: Settings) -> list[Child]:
         for name in configured(settings)
     ]
     return [*parts, *bots]
+
+
+def worker_child(settings: Settings, queues: str, log: Path | None) -> Child:
+    """A worker of these queues as a child."""
+    arguments = ["-m", "trainer.app", "worker", "--home", str(settings.home), "--queues", queues]
+    return Child("worker", arguments, log=log, grace_s=SENDING_S if settings.artifacts.url else CHECKPOINT_S)
 
 
 def worker(home: Path | None, *, queues: str, once: bool) -> None:
@@ -157,9 +167,8 @@ def worker(home: Path | None, *, queues: str, once: bool) -> None:
             raise UserMistake("Only trainings are worked on once: say --queue gpu --once.")
         become("worker", home, "--once")
     settings = settings_of(home)
-    arguments = ["-m", "trainer.app", "worker", "--home", str(settings.home), "--queues", queues]
     end_when_told()
-    keep_running(Child("worker", arguments, log=None, grace_s=CHECKPOINT_S))
+    keep_running(worker_child(settings, queues, log=None))
 
 
 def end_when_told() -> None:

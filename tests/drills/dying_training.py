@@ -3,7 +3,8 @@
 The training kills the process that supervises it, with -9, and then hangs where it is: the kernel has to end it with
 its parent. POINT is "STAGE begins" for any stage, "STAGE ends" right before the stage's manifest or effect would be
 there, "STAGE midway" when it tells its first progress or, of gguf, when the file is there and its proof is not,
-"finished" right before the run's end is written down, or "never". The gate always says yes here, and the evals ask
+"finished" right before the run's end is written down, or "never". At "lora waits" it kills nobody: it waits at its first
+progress until it is told to stop. The gate always says yes here, and the evals ask
 little: what is drilled is dying, and the stages behind the gate are part of it.
 """
 
@@ -20,6 +21,7 @@ import trainer.ability
 import trainer.cycle
 import trainer.dataset
 import trainer.evals
+import trainer.learning
 import trainer.lora
 import trainer.parity
 import trainer.swap
@@ -41,6 +43,7 @@ POINTS = (
     "finished",
     "never",
 )
+WAITS = "lora waits"
 
 
 def kill_the_worker() -> None:
@@ -61,6 +64,21 @@ def before(owner: Any, name: str, *, applies: Callable[..., bool]) -> None:
     setattr(owner, name, deadly)
 
 
+def wait_at_first_progress() -> None:
+    """Let a training wait for a signal as soon as it has made a step, once."""
+    report, waited = Runs.report, False
+
+    def waiting(runs: Runs, run: Run, stage: str, *, progress: Any) -> Run:
+        nonlocal waited
+        told = report(runs, run, stage, progress=progress)
+        if stage == "lora" and progress["done"] > 0 and not waited:
+            waited = True
+            signal.pause()
+        return told
+
+    Runs.report = waiting  # type: ignore[method-assign]
+
+
 def arm(point: str) -> None:
     """Put the trap where `point` says."""
     stage, _, edge = point.partition(" ")
@@ -71,7 +89,7 @@ def arm(point: str) -> None:
     elif edge == "midway":
         before(Runs, "report", applies=lambda runs, run, now, progress: now == stage and progress["done"] > 0)
     elif stage in MANIFESTS:
-        for module in (trainer.cycle, trainer.dataset, trainer.lora, trainer.evals):
+        for module in (trainer.cycle, trainer.dataset, trainer.learning, trainer.lora):
             if hasattr(module, "finish_folder"):
                 before(module, "finish_folder", applies=lambda folder, manifest: Path(folder).name == stage)
     elif stage == "publish":
@@ -84,12 +102,14 @@ def arm(point: str) -> None:
 
 if __name__ == "__main__":
     at = sys.argv.pop(1)
-    assert at in POINTS, at
+    assert at in {*POINTS, WAITS}, at
     few = trainer.ability.probe()[:4]
     trainer.evals.OTHERS = 10
     trainer.ability.sheet = trainer.evals.sheet = trainer.evals.probe = lambda: few
     infra.voice.engine.probe = lambda context, between_steps: None  # one layer has nothing to say
     trainer.cycle.gate.decide = lambda card: Verdict(passed=True, reasons=())
-    if at != "never":
+    if at == WAITS:
+        wait_at_first_progress()
+    elif at != "never":
         arm(at)
     sys.exit(main())

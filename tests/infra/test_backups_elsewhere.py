@@ -1,21 +1,20 @@
 """Backups that leave this machine: encrypted for a key that is not here, over a real SFTP server, whole or not there."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyrage
 import pytest
 
+from infra import artifacts
 from infra.backup import backups
 from infra.cli import keeping
 from infra.cli.compose import open_journal
 from infra.errors import ServiceTrouble, UserMistake
 from infra.settings import Settings, load_settings
 from memory.remember import exchange_event, remember
-from tests.infra.sftp_server import PASSWORD, USER
+from tests.infra.sftp_server import PASSWORD, USER, sftp_server, trust
 from tests.memory.making import taught
 from tests.people import CREATOR
 
@@ -42,17 +41,15 @@ def identity(tmp_path: Path) -> tuple[Path, str]:
 
 
 @pytest.fixture
-def sftp(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """The address of a folder on a real SFTP server of loopback, and that folder."""
+def sftp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
+    """The address of a folder on a real SFTP server of loopback, which we know, and that folder."""
     folder = tmp_path / "remote"
     folder.mkdir()
-    command = [sys.executable, "-m", "tests.infra.sftp_server", str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-        port = int(server.stdout.readline())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(artifacts, "WAITS_S", (0.1,))
+    with sftp_server(folder) as (port, key):
+        trust(tmp_path, port, key)
         yield f"sftp://{USER}:{PASSWORD}@127.0.0.1:{port}/backups", folder / "backups"
-        server.stdin.close()
 
 
 def test_only_whoever_has_the_identity_can_open_it(settings: Settings, identity, tmp_path: Path, capsys) -> None:

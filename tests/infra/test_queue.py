@@ -68,7 +68,7 @@ def celery_of(process) -> psutil.Process | None:
 def asked_for(settings: Settings, key: str) -> Run:
     """A run, and its doorbell."""
     run = Runs(connect(settings.journal_url)).create("retrain", key, options={}, now=now())[0]
-    ring(queue_app(settings), run.id)
+    ring(queue_app(settings), run)
     return run
 
 
@@ -88,7 +88,7 @@ async def test_a_redis_that_is_killed_and_comes_back_costs_nothing(settings: Set
         meanwhile = await asyncio.to_thread(asked_for, settings, "meanwhile")
         assert time.monotonic() - began < 20
         redis.start()
-        ring(queue_app(settings), meanwhile.id)  # as the reconcile task does within half a minute
+        ring(queue_app(settings), meanwhile)  # as the reconcile task does within half a minute
 
         assert (await ended(settings, meanwhile)).state == "refused"
         assert (await ended(settings, asked_for(settings, "after"))).state == "refused"
@@ -148,7 +148,7 @@ async def test_nothing_that_is_in_a_queue_harms_the_worker(settings: Settings, r
         # Some end the worker, which is started again; a doorbell that it had in its hands then is rung again.
         while redis.client.llen("understudy:gpu"):
             await asyncio.sleep(0.2)
-        ring(queue_app(settings), run.id)
+        ring(queue_app(settings), run)
 
         assert (await ended(settings, run)).state == "refused"
     assert not Path("/tmp/understudy-bomb").exists()
@@ -182,10 +182,11 @@ async def test_a_worker_for_small_tasks_begins_no_training(settings: Settings) -
 
 
 def test_a_broker_that_is_down_delays_a_run_and_says_so(settings: Settings, redis: RedisServer, caplog) -> None:
+    run = Runs(connect(settings.journal_url)).create("retrain", "key", options={}, now=now())[0]
     redis.kill()
     began = time.monotonic()
 
-    ring(queue_app(settings), "a-run")
+    ring(queue_app(settings), run)
 
     assert time.monotonic() - began < 15
     assert "the queue does not answer" in caplog.text

@@ -44,7 +44,7 @@ def work(home: Path) -> Iterator[Work]:
     runs.create("retrain", "one", options={}, now=datetime.now(UTC))
     run = runs.claim(runs.recent()[0].id, "worker", now=datetime.now(UTC))
     assert run is not None
-    yield Work(settings, journal, runs, run, threading.Event())
+    yield Work(settings, runs, run, threading.Event(), journal)
     journal.close()
 
 
@@ -81,8 +81,8 @@ def publish(
     (work.folder / "evals").mkdir(exist_ok=True)
     save_card(card or examined(), work.folder / "evals")
     described = {"verdict": PASSED, "base_sha256": "0" * 64, "examples": examples, "forgotten": forgotten}
-    adapter = work.folder / "peft" / "weights"
-    published(work, store, version, work.folder / "peft", adapter=adapter, described=described)
+    write_json(work.folder / "gguf" / "adapter.gguf", {})
+    published(work, store, version, work.folder / "peft", described=described)
     return store
 
 

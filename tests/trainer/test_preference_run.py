@@ -62,7 +62,7 @@ def work(home: Path, journal: Journal, **options: Any) -> Work:
     made, _ = runs.create("retrain", uuid4().hex, options=options, now=datetime.now(UTC))
     run = runs.claim(made.id, "worker", now=datetime.now(UTC))
     assert run is not None
-    return Work(load_settings(home), journal, runs, run, threading.Event())
+    return Work(load_settings(home), runs, run, threading.Event(), journal)
 
 
 def end(one: Work) -> None:

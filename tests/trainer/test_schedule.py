@@ -3,13 +3,14 @@
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.runs import Run, Runs
-from infra.settings import ScheduleSettings
+from infra.settings import ScheduleSettings, Settings
 from memory.journal import Journal
 from memory.remember import exchange_event, remember
 from tests.memory.making import taught
@@ -34,6 +35,10 @@ def runs(journal: Journal) -> Runs:
     return Runs(journal.engine)
 
 
+def installation(**schedule: Any) -> Settings:
+    return Settings.model_validate({"home": ".", "creator": {"name": "Ada"}, "schedule": schedule})
+
+
 def teach(journal: Journal, count: int, *, days: int = 0) -> None:
     said = [taught(f"Question {days} {number}?", f"Answer {days} {number}.", days=days) for number in range(count)]
     remember(journal, [exchange_event(each) for each in said], creator=CREATOR)
@@ -48,7 +53,7 @@ def ended(runs: Runs, run: Run, state="succeeded") -> None:
 def known(created: datetime) -> Sequence[Run]:
     """A table whose newest run was made then."""
     text = created.isoformat()
-    return [Run("r", "retrain", "k", "succeeded", "", {}, {}, 1, 1, "", False, "", {}, text, text, text)]
+    return [Run("r", "retrain", "k", "succeeded", "", {}, {}, 1, 1, "", False, "", {}, text, text, text, "gpu", "")]
 
 
 @pytest.mark.parametrize(
@@ -112,19 +117,19 @@ def test_what_is_due_in_quiet_hours_begins_after_them() -> None:
 
 def test_what_came_since_the_last_training_is_counted(journal: Journal, runs: Runs) -> None:
     assert learnable(journal, runs.recent()) == 3
-    run, _ = asked(runs, journal, "manual:1", {}, now=SUNDAY - timedelta(days=1))
+    run, _ = asked(installation(), runs, journal, "manual:1", {}, now=SUNDAY - timedelta(days=1))
     ended(runs, run)
     assert learnable(journal, runs.recent()) == 0
 
     teach(journal, 2, days=1)
-    failed, _ = asked(runs, journal, "manual:2", {}, now=SUNDAY - timedelta(hours=2))
+    failed, _ = asked(installation(), runs, journal, "manual:2", {}, now=SUNDAY - timedelta(hours=2))
     ended(runs, failed, "failed")
 
     assert learnable(journal, runs.recent()) == 2  # the one that failed has not learned them
 
 
 def test_a_training_waits_until_enough_has_come(journal: Journal, runs: Runs) -> None:
-    patient = ScheduleSettings(least_new=5)
+    patient = installation(least_new=5)
     assert scheduled(patient, runs, journal, now=SUNDAY) is None
     teach(journal, 2, days=1)
     assert scheduled(patient, runs, journal, now=SUNDAY + timedelta(minutes=30)) is not None
@@ -136,7 +141,7 @@ def test_any_number_of_schedulers_make_one_run(journal: Journal, runs: Runs) -> 
 
     def tick() -> None:
         at_once.wait()
-        made.append(scheduled(SUNDAYS, runs, journal, now=SUNDAY))
+        made.append(scheduled(installation(), runs, journal, now=SUNDAY))
 
     threads = [threading.Thread(target=tick) for _ in range(8)]
     for each in threads:
@@ -147,7 +152,7 @@ def test_any_number_of_schedulers_make_one_run(journal: Journal, runs: Runs) -> 
     assert len(runs.recent()) == 1
     assert {run.id for run in made if run} == {runs.recent()[0].id}
     ended(runs, runs.recent()[0])
-    assert [scheduled(SUNDAYS, runs, journal, now=SUNDAY + timedelta(minutes=n)) for n in range(5)] == [None] * 5
+    assert [scheduled(installation(), runs, journal, now=SUNDAY + timedelta(minutes=n)) for n in range(5)] == [None] * 5
 
 
 @given(st.lists(st.integers(-1440, 1440), min_size=1, max_size=40))

@@ -12,10 +12,9 @@ from infra.database import connect
 from infra.errors import Refused, ServiceTrouble, UnderstudyError
 from infra.runs import Run, Runs
 from infra.settings import load_settings
-from memory.journal import Journal
 from memory.prepared import Prepared
 from tests.infra.running import lend_embedder
-from trainer.cycle import Work
+from trainer.learning import Attempt
 
 
 @pytest.mark.parametrize(
@@ -26,19 +25,16 @@ from trainer.cycle import Work
         (Refused("Only 3 rows."), "refused"),
     ],
 )
-def test_trouble_that_may_pass_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: UnderstudyError, state: str
-) -> None:
-    def cycle(work: Work) -> dict[str, object]:
+def test_trouble_that_may_pass_is_tried_again(tmp_path: Path, trouble: UnderstudyError, state: str) -> None:
+    def cycle() -> dict[str, object]:
         raise trouble
 
-    monkeypatch.setattr(trainer.train, "run_cycle", cycle)
     runs = Runs(connect(f"sqlite:///{tmp_path / 'runs.db'}"))
     made, _ = runs.create("retrain", "key", options={}, now=datetime.now(UTC))
     run = runs.claim(made.id, "worker", now=datetime.now(UTC))
     assert run is not None
 
-    trainer.train.conclude(runs, run, cast("Work", None))
+    trainer.train.conclude(runs, run, cycle)
 
     assert runs.get(run.id).state == state
     assert runs.get(run.id).error == str(trouble)
@@ -47,7 +43,7 @@ def test_trouble_that_may_pass_is_tried_again(
 def test_a_training_encodes_with_what_the_twin_has_prepared(home: Path) -> None:
     settings = load_settings(home)
     lend_embedder(settings)
-    work = Work(settings, cast("Journal", None), cast("Runs", None), cast("Run", None), threading.Event())
+    work = Attempt(settings, cast("Runs", None), cast("Run", None), threading.Event())
 
     encoder = work.encoder()
 
