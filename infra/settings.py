@@ -80,10 +80,15 @@ class JournalSettings(Section):
 
 
 class IndexSettings(Section):
-    """Empty `url` means the Qdrant engine inside this process; otherwise the address of a Qdrant server."""
+    """Empty `url` means the Qdrant engine inside this process; otherwise the address of a Qdrant server.
+
+    `shards` and `replicas` count for collections that are made from now on, on a cluster of servers.
+    """
 
     url: str = ""
     api_key: SecretStr | None = None
+    shards: Annotated[int, Field(ge=1, le=1024)] = 1
+    replicas: Annotated[int, Field(ge=1, le=16)] = 1
 
 
 class QueueSettings(Section):

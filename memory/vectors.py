@@ -9,7 +9,7 @@ vectors must load that. The engine in this process allows one process per folder
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,10 +30,13 @@ ALIAS = "understudy"
 # Qdrant's own constant of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009).
 RRF_K = 2
 FILTERS = ("kind", "community", "visibility")
+TENANT = "community"
 PLACE = ("section", "position")
 # How many times as many as are wanted the vectors in four bits bring up. With two, among 100,000 vectors like those of
 # texts, all of the best hundred were found, in 3 ms; scalar quantisation to eight bits found 98 of them in 5 ms.
 OVERSAMPLING = 2.0
+# How long a server may take for an answer, in seconds; filling a collection, it has a thousand points at a time.
+ANSWER_S = 10
 # Under which key a server keeps with a collection who filled it.
 EMBEDDER = "embedder"
 
@@ -324,13 +327,39 @@ def edge_shard(folder: Path, dimension: int) -> Any:
         ) from error
 
 
-class ServerStore:
-    """Collections of a Qdrant server, through one client; `:memory:` is the client's own engine, for tests."""
+class Asked:
+    """A client of a server whose failures are ServiceTrouble: no server, no answer in time, or one that is none."""
 
-    def __init__(self, url: str, *, api_key: str | None = None) -> None:
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        from qdrant_client.http.exceptions import ApiException
+
+        method = getattr(self._client, name)
+
+        def ask(*arguments: Any, **named: Any) -> Any:
+            try:
+                return method(*arguments, **named)
+            except (ApiException, ValueError) as error:  # an answer that is no JSON, or not of its shape
+                said = str(error).strip().split("\n", 1)[0]
+                raise ServiceTrouble(f"The Qdrant server does not answer as one: {said}.") from error
+
+        return ask
+
+
+class ServerStore:
+    """Collections of a Qdrant server, through one client; `:memory:` is the client's own engine, for tests.
+
+    What it makes has so many `shards`, each on so many nodes (`replicas`); a write is acknowledged by most of those.
+    """
+
+    def __init__(self, url: str, *, api_key: str | None = None, shards: int = 1, replicas: int = 1) -> None:
         from qdrant_client import QdrantClient
 
-        self._client = QdrantClient(":memory:") if url == ":memory:" else QdrantClient(url=url, api_key=api_key)
+        here = url == ":memory:"
+        client = QdrantClient(":memory:") if here else QdrantClient(url=url, api_key=api_key, timeout=ANSWER_S)
+        self._client, self._spread = Asked(client), {"shard_number": shards, "replication_factor": replicas}
 
     def current(self) -> Current | None:
         aliases = self._client.get_aliases().aliases
@@ -341,7 +370,7 @@ class ServerStore:
 
     def open(self, name: str, dimension: int) -> "ServerCollection":
         """The collection, made when it is not there. Raises ServiceTrouble when the server does not answer."""
-        return ServerCollection(self._client, name, dimension=dimension)
+        return ServerCollection(self._client, name, dimension=dimension, spread=self._spread)
 
     def switch(self, name: str, embedder: str) -> None:
         """Let `name`, which `embedder` has filled, answer from now on, in one step of the server."""
@@ -365,26 +394,30 @@ class ServerStore:
 class ServerCollection:
     """One collection of a Qdrant server."""
 
-    def __init__(self, client: Any, name: str, *, dimension: int) -> None:
+    def __init__(self, client: Any, name: str, *, dimension: int, spread: Mapping[str, int]) -> None:
         from qdrant_client import models
-        from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
         self._client, self._name, self._models = client, name, models
-        try:
-            if not client.collection_exists(name):
-                self._create(dimension)
-        except (ResponseHandlingException, UnexpectedResponse) as error:
-            raise ServiceTrouble(f"The Qdrant server does not answer as one: {error}.") from error
+        if not client.collection_exists(name):
+            self._create(dimension, spread)
 
-    def _create(self, dimension: int) -> None:
+    def _create(self, dimension: int, spread: Mapping[str, int]) -> None:
+        """Make it as Qdrant advises for many tenants: a graph of neighbours for each community, and none over all.
+
+        https://qdrant.tech/documentation/guides/multitenancy/
+        """
         models = self._models
         self._client.create_collection(
             self._name,
             vectors_config={"dense": models.VectorParams(size=dimension, distance=models.Distance.COSINE)},
             sparse_vectors_config={"sparse": models.SparseVectorParams(modifier=models.Modifier.IDF)},
+            hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
+            write_consistency_factor=spread["replication_factor"] // 2 + 1,
+            **spread,
         )
         for field in FILTERS:
-            self._client.create_payload_index(self._name, field, models.PayloadSchemaType.KEYWORD)
+            kept = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=field == TENANT)
+            self._client.create_payload_index(self._name, field, kept)
 
     def upsert(self, vectors: Sequence[Vector]) -> None:
         models = self._models

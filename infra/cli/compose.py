@@ -284,7 +284,9 @@ def memory_of(settings: Settings, journal: "Journal", folder: Path | None = None
     encoder, reranker = open_encoder(settings), open_reranker(settings)
     store: Store = EdgeStore(folder or settings.data_folder / "index")
     if settings.index.url:
-        store = ServerStore(settings.index.url, api_key=revealed(settings.index.api_key))
+        given = settings.index
+        spread = {"shards": given.shards, "replicas": given.replicas}
+        store = ServerStore(given.url, api_key=revealed(given.api_key), **spread)
     index = Index(journal, store, encoder, load=partial(open_encoder, settings))
     graph = GraphStore(journal)
     return Memory(journal, index, graph, GraphRecall(Recall(journal, index, reranker), journal, graph))
