@@ -68,6 +68,22 @@ def test_a_container_may_only_compute(name: str) -> None:
         assert service["user"].split(":")[0] not in {"", "0", "root"}
 
 
+def test_qdrants_server_is_one_that_the_client_speaks_with() -> None:
+    """By its own rule: the same major version, and minor versions that are one apart at most."""
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    server, client = (
+        re.search(pattern, text)
+        for pattern, text in (
+            (r":v(\d+)\.(\d+)", SERVICES["qdrant"]["image"]),
+            (r"qdrant-client==(\d+)\.(\d+)", pinned),
+        )
+    )
+    assert server
+    assert client
+    assert server[1] == client[1]
+    assert abs(int(server[2]) - int(client[2])) <= 1
+
+
 def test_only_pages_are_to_be_had_and_on_this_machine_alone() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if service.get("ports")}
     assert published == {"dashboard": ["127.0.0.1:8321:8321"], "grafana": ["127.0.0.1:3000:3000"]}
