@@ -7,6 +7,7 @@ Versions sort by time.
 """
 
 import importlib.metadata
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
 
-from infra.errors import Refused, UserMistake
+import psutil
+
+from infra.errors import Refused, ServiceTrouble, UserMistake
 from infra.files import (
     MANIFEST,
     finish_folder,
@@ -124,22 +127,38 @@ class AdapterStore:
             write_json(folder / MANIFEST, {**manifest, "files": files})
 
     def stage(self, version: str) -> Path:
-        """An empty folder to fill with a new version; it is invisible until `publish`."""
-        return fresh_folder(self._root / f".{version}")
+        """An empty folder of this process's to fill with a new version; it is invisible until `publish`."""
+        for left in self._root.glob(f".*.{os.uname().nodename}.*"):
+            if left.is_dir() and not psutil.pid_exists(int(left.suffix[1:])):
+                shutil.rmtree(left, ignore_errors=True)
+        return fresh_folder(self._staged(version))
 
     def publish(self, version: str, manifest: Mapping[str, Any]) -> Path:
-        """Write the manifest into the staged folder and make it visible by one rename."""
-        staged, final = self._root / f".{version}", self._root / version
+        """Write the manifest into the staged folder and make it visible by one rename.
+
+        Raises UserMistake where the version is there already.
+        """
+        staged, final = self._staged(version), self._root / version
+        taken = UserMistake(f"Adapter {version!r} is there already; versions are never replaced.")
         if final.exists():
-            raise UserMistake(f"Adapter {version!r} is there already; versions are never replaced.")
+            raise taken
         finish_folder(staged, {**manifest, "version": version})
-        staged.rename(final)
+        try:
+            staged.rename(final)
+        except OSError as error:
+            if final.exists():
+                raise taken from error
+            raise ServiceTrouble(f"Could not publish {str(final)!r}: {error.strerror}.") from error
         sync_folder(self._root)
         return final
 
     def discard(self, version: str) -> None:
         """Remove what `stage` began."""
-        shutil.rmtree(self._root / f".{version}", ignore_errors=True)
+        shutil.rmtree(self._staged(version), ignore_errors=True)
+
+    def _staged(self, version: str) -> Path:
+        """Each process's own: one that was frozen in the middle must not publish what its successor has half copied."""
+        return self._root / f".{version}.{os.uname().nodename}.{os.getpid()}"
 
     def current(self) -> str | None:
         """The version that speaks; None is the bare base."""

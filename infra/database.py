@@ -45,11 +45,30 @@ def connect(url: str) -> Engine:
         make_folder(file)
         return connect_sqlite(file, key_of(Path(key_file)) if key_file else "")
     if url.startswith(("postgresql://", "postgresql+psycopg://")):
-        address = re.sub(r"^postgresql(\+psycopg)?", "postgresql+psycopg", url)
-        engine = sa.create_engine(address, pool_pre_ping=True)
-        event.listen(engine, "connect", prepare_postgresql)
-        return engine
+        return connect_postgresql(re.sub(r"^postgresql(\+psycopg)?", "postgresql+psycopg", url))
     raise UserMistake(f"The journal's URL must begin with sqlite:/// or postgresql://, not {url.split(':')[0]!r}.")
+
+
+def connect_postgresql(address: str) -> Engine:
+    """An engine for a PostgreSQL server, whose connections notice when it is gone without a word."""
+    from infra import postgresql
+
+    def prepare(connection: Any, _: object) -> None:
+        # A writer gives up on a lock after as long as on SQLite, instead of waiting for ever.
+        connection.execute(f"SET lock_timeout = '{LOCK_WAIT_S}s'; {postgresql.SERVER_PATIENCE}")
+        connection.commit()
+
+    def begin(connection: Connection) -> None:
+        # Whoever writes holds locks: one that is gone in between loses them.
+        if connection.get_execution_options().get("writes", False):
+            idle = f"SET LOCAL idle_in_transaction_session_timeout = '{postgresql.SILENCE_S:g}s'"
+            connection.exec_driver_sql(idle)
+
+    engine = sa.create_engine(address, pool_pre_ping=True)
+    event.listen(engine, "do_connect", lambda _, __, given, named: postgresql.connect(*given, **named))
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", begin)
+    return engine
 
 
 def connect_sqlite(file: str, key: str) -> Engine:
@@ -134,12 +153,6 @@ def prepare_sqlite(connection: Any, key: str) -> None:
         connection.execute(f"PRAGMA key = \"x'{key}'\"")
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def prepare_postgresql(connection: Any, _: object) -> None:
-    """A writer gives up on a lock after as long as on SQLite, instead of waiting for ever."""
-    connection.execute(f"SET lock_timeout = '{LOCK_WAIT_S}s'")
-    connection.commit()
 
 
 def begin_sqlite(connection: Connection) -> None:

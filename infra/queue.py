@@ -23,6 +23,10 @@ POLLING_S = 0.5
 RECONCILE_S = 30.0
 # On Redis nothing here takes longer than to hear a doorbell: what a lost worker took is handed out again after this.
 VISIBLE_S = 900
+# A Redis that takes what it is sent and answers nothing: how long a command waits for it, and how often the connection
+# that a worker listens on is looked after. A worker hears again after twice that, at most.
+ANSWER_S = 10
+HEALTH_S = 10
 
 log = logging.getLogger(__name__)
 
@@ -75,15 +79,15 @@ def folder_options(folder: Path) -> dict[str, Any]:
 def redis_options() -> dict[str, Any]:
     """What kombu is told about Redis: https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html.
 
-    The prefix keeps our keys apart in a database that others use too. Connections that went silent are noticed by the
-    health check and by the timeouts, which are kombu's to wait longer than.
+    The prefix keeps our keys apart in a database that others use too.
     """
     return {
         "visibility_timeout": VISIBLE_S,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
         "global_keyprefix": "understudy:",
-        "health_check_interval": 25,
+        "health_check_interval": HEALTH_S,
+        "socket_timeout": ANSWER_S,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "max_retries": 2,

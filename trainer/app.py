@@ -6,6 +6,7 @@ even be read, which is gone by then; whoever started it starts it again.
 """
 
 import argparse
+import logging
 import signal
 import sys
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from celery import Celery, bootsteps
-from celery.beat import Scheduler
+from celery.beat import Scheduler, SchedulingError
 from celery.signals import worker_ready, worker_shutting_down
 
 from infra.database import connect
@@ -23,7 +24,7 @@ from infra.queue import QUEUES, make_app
 from infra.runs import Runs
 from infra.settings import Settings, load_settings
 from trainer.supervise import supervise
-from trainer.tasks import now, register, register_scheduled, ring_due
+from trainer.tasks import now, register, register_scheduled, ring_due, told
 
 # Each scheduler may ask whether a training is due; the run's key lets one run through.
 ASKING_S = 60.0
@@ -31,6 +32,8 @@ SCHEDULED = {"scheduled": {"task": "trainer.scheduled", "schedule": ASKING_S, "o
 # And when a worker begins, for machines that are on for minutes.
 RETAINED = {"retention": {"task": "trainer.retention", "schedule": 3600.0}}
 TIDIED = {"tidy": {"task": "trainer.tidy", "schedule": 3600.0}}
+
+log = logging.getLogger(__name__)
 
 
 def queue_app(settings: Settings) -> Celery:
@@ -49,7 +52,7 @@ def work(settings: Settings, queues: str) -> None:
     log = settings.data_folder / "logs" / "training.log"
     register(app, runs, home=settings.home, log=log, stopping=stopping, queues=queues.split(","))
     # Celery keeps only weak references to receivers: these two live as long as this frame does.
-    ready = worker_ready.connect(lambda **_: begin(app, runs, settings), weak=False)
+    ready = worker_ready.connect(lambda **_: told(begin)(app, runs, settings), weak=False)
     ending = worker_shutting_down.connect(lambda **_: stopping.set(), weak=False)
     assert ready is not ending
     app.steps["consumer"].add(signs(settings))
@@ -85,6 +88,13 @@ class Clock(Scheduler):
     def tick(self, *arguments: Any, **options: Any) -> Any:
         sign(self.settings, "beat")
         return super().tick(*arguments, **options)
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Ring for what is due; what cannot be rung for now is at its next time."""
+        try:
+            self.apply_async(entry, producer=producer, advance=False)
+        except SchedulingError as error:
+            log.warning("The queue does not answer: %s.", error)
 
 
 def begin(app: Celery, runs: Runs, settings: Settings) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.adapters import CARD, GGUF, PAGE, AdapterStore
-from infra.errors import ServiceTrouble
+from infra.errors import ServiceTrouble, UserMistake
 from infra.files import finish_folder, finished, fresh_folder, read_json, write_atomic, write_json
 from infra.voice.weights import Weights
 from memory.codec import encoded, exchange_from
@@ -247,7 +247,13 @@ def published(work: Work, store: AdapterStore, version: str, peft: Path | None, 
     for name in (CARD, PAGE):
         shutil.copy2(work.folder / "evals" / name, staged / name)
     work.runs.hold(work.run)
-    store.publish(version, described)
+    try:
+        store.publish(version, described)
+    except UserMistake:
+        # Two attempts were here at once, of which one was frozen and thawed: what the other made is the same.
+        store.discard(version)
+        if version not in store.versions():
+            raise
     # The evals have let it speak on these weights, in a process that does not serve; on another host proves nothing.
     if not work.run.artifact:
         store.remember_tried(version, described["base_sha256"])

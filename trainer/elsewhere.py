@@ -156,7 +156,7 @@ def learn_for_another(work: Attempt, *, ready: Callable[[Settings], None]) -> di
         if not work.runs.get(work.run.id).cancel_requested:
             courier.leave()
         raise
-    work.runs.report(work.run, "send", progress={"done": 0, "total": 0, "text": ""})
+    work.report("send", {"done": 0, "total": 0, "text": ""})
     work.runs.pass_on(work.run, "default", courier.leave(learned=True), now=datetime.now(UTC))
     shutil.rmtree(work.folder)
     raise PassedOn(f"Run {work.run.id!r} has been learned and waits for its gate.")

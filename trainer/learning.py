@@ -3,15 +3,18 @@
 So it can be done on another host (`elsewhere.py`); what comes before and after is `cycle.py`.
 """
 
+import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from infra.adapters import GGUF, version_name
-from infra.errors import UnderstudyError
+from infra.errors import ServiceTrouble, UnderstudyError
 from infra.files import finish_folder, finished, fresh_folder
-from infra.runs import Run, Runs
+from infra.runs import Run, Runs, Superseded
 from infra.settings import Settings
 from infra.voice.weights import Weights
 from memory.encode import Encoder, kept_encoder
@@ -31,6 +34,8 @@ from trainer import (
     reasoning,
     tune,
 )
+
+log = logging.getLogger(__name__)
 
 
 class Cancelled(UnderstudyError):
@@ -63,7 +68,19 @@ class Attempt:
         """Report progress; stop here when asked to."""
         if self.stopping.is_set():
             raise Cancelled(f"Run {self.run.id!r} was asked to stop.")
-        self.runs.report(self.run, stage, progress={"done": done, "total": total, "text": text})
+        self.report(stage, {"done": done, "total": total, "text": text})
+
+    def report(self, stage: str, progress: Mapping[str, Any]) -> None:
+        """Note how far the run is. A table that cannot be reached stops no work: the token is compared once more later.
+
+        Raises Superseded.
+        """
+        try:
+            self.runs.report(self.run, stage, progress=progress)
+        except Superseded:
+            raise
+        except ServiceTrouble as trouble:
+            log.warning("%s The run goes on.", trouble)
 
 
 @dataclass(frozen=True)
@@ -134,7 +151,7 @@ def tell_training(work: Attempt, progress: lora.Progress, *, said: str = "") -> 
     """Report how far a training is; `said` is what was said of it before it began."""
     text = f"loss {progress.loss:.2f}, {budgets.speed(progress)}"
     done = {"done": progress.step, "total": progress.steps, "text": text}
-    work.runs.report(work.run, "lora", progress={**done, "training": said} if said else done)
+    work.report("lora", {**done, "training": said} if said else done)
 
 
 def trained(work: Attempt, folder: Path, given: Given) -> lora.TrainReport:
@@ -149,7 +166,7 @@ def trained(work: Attempt, folder: Path, given: Given) -> lora.TrainReport:
     def tell_start(sentence: str) -> None:
         nonlocal said
         said = sentence
-        work.runs.report(work.run, "lora", progress={"done": 0, "total": 0, "text": sentence, "training": said})
+        work.report("lora", {"done": 0, "total": 0, "text": sentence, "training": said})
 
     report = ranks.train(
         built.folder,

@@ -85,7 +85,7 @@ def reasoned(work: "Attempt", folder: Path, report: lora.TrainReport, given: "Gi
     def tell(step: Step) -> None:
         parts = ", ".join(f"{name} {value:.2f}" for name, value in step.parts.items())
         text = f"reward {step.reward:.2f} ({parts}), {step.seconds / step.step:.1f} s/step"
-        work.runs.report(work.run, "grpo", progress={"done": step.step, "total": step.steps, "text": text})
+        work.report("grpo", {"done": step.step, "total": step.steps, "text": text})
 
     found = reason(
         [Case(**row) for row in lines_of(frozen / "cases.jsonl")],

@@ -4,6 +4,7 @@ The worker computes nothing itself, so that a GPU is freed by ending one process
 training process; the lease runs out and the next worker resumes from the last finished stage.
 """
 
+import logging
 import os
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from infra.processes import GRACE_S, signal_group, start, stop
+from infra.errors import ServiceTrouble
+from infra.processes import signal_group, start, stop
 from infra.runs import TRAINING, Run, Runs, Superseded
 
 LOOK_S = 0.25
@@ -24,6 +26,8 @@ SAVING_S = 20.0
 SENDING_S = 90.0
 # What `trainer.train` exits with when it was told to stop and has saved what it had.
 STOPPED = 75
+
+log = logging.getLogger(__name__)
 
 
 def owner_name() -> str:
@@ -45,7 +49,8 @@ def supervise(
     """Work on a run until it ends, goes to another queue or the worker is asked to stop; None if it is somebody else's.
 
     `queues` are the worker's, `command` is what Python runs, before the arguments that name the run. Returns the run as
-    it was left.
+    it was left. A run table that cannot be reached meanwhile is waited for; raises ServiceTrouble where it cannot be at
+    the beginning, and where the worker is asked to stop before it can be again.
     """
     run = runs.claim(run_id, owner_name(), now=clock(), queues=queues)
     if run is None:
@@ -57,8 +62,24 @@ def supervise(
     except Superseded:
         return None
     finally:
-        stop(process, GRACE_S)
-    return settle(runs, run, process.returncode, stopping=stopping, clock=clock)
+        stop(process)
+    said = False
+    while True:
+        try:
+            return settle(runs, run, process.returncode, stopping=stopping, clock=clock)
+        except Superseded:
+            return None
+        except ServiceTrouble as trouble:
+            if stopping.is_set():
+                raise
+            said = said or tell(trouble)
+        stopping.wait(LOOK_S)
+
+
+def tell(trouble: ServiceTrouble) -> bool:
+    """Say once, in the worker's log, what it waits for."""
+    log.warning("%s Its run is kept, and told of when it can be reached.", trouble)
+    return True
 
 
 def watch(
@@ -68,20 +89,27 @@ def watch(
 
     When the worker stops, the process is told to, and has its time to save; the lease is kept meanwhile.
     """
-    renewed, ends = 0.0, float("inf")
+    renewed, said, ends = 0.0, False, float("inf")
     while process.poll() is None and time.monotonic() < ends:
-        left = runs.get(run.id)
-        if left.cancel_requested:
-            return
-        # What has ended or went on to another queue wants no lease: its process is about to end too.
-        if left.state == "running" and time.monotonic() - renewed > RENEW_S:
-            keep_lease(runs, run, now=clock())
-            renewed = time.monotonic()
-        if ends == float("inf") and stopping.wait(LOOK_S):
+        try:
+            left = runs.get(run.id)
+            if left.cancel_requested:
+                return
+            # What has ended or went on to another queue wants no lease: its process is about to end too.
+            if left.state == "running" and time.monotonic() - renewed > RENEW_S:
+                keep_lease(runs, run, now=clock())
+                renewed = time.monotonic()
+            said = False
+        except Superseded:
+            raise
+        except ServiceTrouble as trouble:
+            # It may be back before the lease runs out; else whoever takes the run over has a newer token.
+            said = said or tell(trouble)
+        if ends < float("inf"):
+            time.sleep(LOOK_S)
+        elif stopping.wait(LOOK_S):
             signal_group(process, signal.SIGTERM)
             ends = time.monotonic() + (SENDING_S if run.artifact else SAVING_S)
-        elif ends < float("inf"):
-            time.sleep(LOOK_S)
 
 
 def keep_lease(runs: Runs, run: Run, *, now: datetime) -> None:

@@ -1,12 +1,16 @@
 """The Celery tasks: each only knows which plain function to call."""
 
+import functools
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ParamSpec
 
 from celery import Celery
 
+from infra.errors import ServiceTrouble
 from infra.queue import ring
 from infra.runs import Runs
 from infra.settings import Settings
@@ -15,9 +19,26 @@ from memory.retention import Retention, expire
 from trainer.schedule import scheduled
 from trainer.supervise import supervise
 
+P = ParamSpec("P")
+
+log = logging.getLogger(__name__)
+
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def told(work: Callable[P, None]) -> Callable[P, None]:
+    """What a task could not do is a sentence in the log and no traceback: all of them are rung for again."""
+
+    @functools.wraps(work)
+    def task(*arguments: P.args, **named: P.kwargs) -> None:
+        try:
+            work(*arguments, **named)
+        except ServiceTrouble as trouble:
+            log.warning("%s", trouble)
+
+    return task
 
 
 def register(
@@ -26,6 +47,7 @@ def register(
     """Give the application of a worker of these queues its tasks; `stopping` is set when it is asked to end."""
 
     @app.task(name="trainer.run")
+    @told
     def run(run_id: str) -> None:
         left = supervise(runs, run_id, home=home, log=log, stopping=stopping, clock=now, queues=queues)
         # The next part at once, and a second try; the third when reconcile rings: by then what was down may be back.
@@ -33,6 +55,7 @@ def register(
             ring(app, left)
 
     @app.task(name="trainer.reconcile")
+    @told
     def reconcile() -> None:
         ring_due(app, runs)
 
@@ -41,6 +64,7 @@ def register_scheduled(app: Celery, runs: Runs, settings: Settings) -> None:
     """Give the application what is done by the clock: trainings, what was kept long enough, and tidying up."""
 
     @app.task(name="trainer.scheduled")
+    @told
     def training() -> None:
         journal = Journal.open(settings.journal_url)
         try:
@@ -51,6 +75,7 @@ def register_scheduled(app: Celery, runs: Runs, settings: Settings) -> None:
             ring(app, run)
 
     @app.task(name="trainer.retention")
+    @told
     def retention() -> None:
         journal = Journal.open(settings.journal_url)
         try:
@@ -59,8 +84,8 @@ def register_scheduled(app: Celery, runs: Runs, settings: Settings) -> None:
         finally:
             journal.close()
 
-
     @app.task(name="trainer.tidy")
+    @told
     def tidying() -> None:
         from trainer.elsewhere import tidy
 

@@ -40,24 +40,32 @@ def main() -> int:
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.set())
     settings = load_settings(given.home)
+    try:
+        return take_up(settings, given.run, given.token, stopping)
+    except ServiceTrouble as trouble:
+        sys.stderr.write(f"{trouble}\n")
+        return 1
+
+
+def take_up(settings: Settings, run_id: str, token: int, stopping: threading.Event) -> int:
+    """Work on the run, unless another attempt has it. Raises ServiceTrouble where that cannot be asked."""
     runs = Runs(connect(settings.journal_url))
-    run = runs.get(given.run)
-    if run.token != given.token:
+    run = runs.get(run_id)
+    if run.token != token:
         return STOPPED
     if elsewhere.is_for_another(run):
         attempt = Attempt(settings, runs, run, stopping)
         return conclude(runs, run, lambda: elsewhere.learn_for_another(attempt, ready=make_ready))
     make_ready(settings)
-    journal = Journal.open(settings.journal_url)
-    work = Work(settings, runs, run, stopping, journal)
-    try:
-        return conclude(runs, run, lambda: run_cycle(work))
-    finally:
-        with contextlib.suppress(ServiceTrouble):  # how the run ended counts more; the twin and the worker follow too
-            follow_forgotten(settings.data_folder, journal, runs)
-            if settings.artifacts.url:
-                elsewhere.tidy(settings, runs)
-        journal.close()
+    with contextlib.closing(Journal.open(settings.journal_url)) as journal:
+        work = Work(settings, runs, run, stopping, journal)
+        try:
+            return conclude(runs, run, lambda: run_cycle(work))
+        finally:
+            with contextlib.suppress(ServiceTrouble):  # how it ended counts more; the twin and the worker follow too
+                follow_forgotten(settings.data_folder, journal, runs)
+                if settings.artifacts.url:
+                    elsewhere.tidy(settings, runs)
 
 
 def make_ready(settings: Settings) -> None:
@@ -79,11 +87,12 @@ def conclude(runs: Runs, run: Run, learn: Callable[[], dict[str, Any]]) -> int:
         runs.finish(run, "refused", now=datetime.now(UTC), error=str(refusal))
     except UnderstudyError as error:
         sys.stderr.write(f"{error}\n")
-        if isinstance(error, ServiceTrouble) and not error.permanent:
-            # The twin may be starting again, the disk may have room tomorrow: what is finished waits for the next try.
-            runs.release(run, error=str(error), now=datetime.now(UTC))
-        else:
-            runs.finish(run, "failed", now=datetime.now(UTC), error=str(error))
+        with contextlib.suppress(ServiceTrouble):  # the database is what failed, or another attempt has taken over
+            if isinstance(error, ServiceTrouble) and not error.permanent:
+                # The twin may be starting again, the disk may have room tomorrow: what is finished waits.
+                runs.release(run, error=str(error), now=datetime.now(UTC))
+            else:
+                runs.finish(run, "failed", now=datetime.now(UTC), error=str(error))
         return 1
     return 0
 
