@@ -240,23 +240,31 @@ def published(work: Work, store: AdapterStore, version: str, peft: Path | None, 
     """Make the version visible, once, while this attempt still holds the run."""
     if version in store.versions():
         return
-    staged = store.stage(version)
     assert peft is not None
-    shutil.copytree(peft, staged / "peft")
-    shutil.copy2(work.folder / "gguf" / GGUF, staged / GGUF)
-    for name in (CARD, PAGE):
-        shutil.copy2(work.folder / "evals" / name, staged / name)
-    work.runs.hold(work.run)
     try:
+        fill(store.stage(version), peft, made=work.folder)
+        work.runs.hold(work.run)
         store.publish(version, described)
     except UserMistake:
         # Two attempts were here at once, of which one was frozen and thawed: what the other made is the same.
-        store.discard(version)
         if version not in store.versions():
             raise
+    finally:
+        store.discard(version)
     # The evals have let it speak on these weights, in a process that does not serve; on another host proves nothing.
     if not work.run.artifact:
         store.remember_tried(version, described["base_sha256"])
+
+
+def fill(staged: Path, peft: Path, *, made: Path) -> None:
+    """Copy what makes a version out of the run's folder into its own. Raises ServiceTrouble."""
+    try:
+        shutil.copytree(peft, staged / "peft")
+        shutil.copy2(made / "gguf" / GGUF, staged / GGUF)
+        for name in (CARD, PAGE):
+            shutil.copy2(made / "evals" / name, staged / name)
+    except OSError as error:
+        raise ServiceTrouble(f"Could not copy the adapter into {str(staged.parent)!r}: is the disk full?") from error
 
 
 def refuse_forgotten(work: Work, store: AdapterStore, version: str) -> None:

@@ -1,5 +1,6 @@
 """A training that is killed, at whatever point, goes on from its last whole checkpoint and ends as if it never was."""
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import child_environment
+from tests.drills.full_disk import on_a_full_disk
 from trainer.lora import TrainingBudget, TrainReport, train
 
 BUDGET = TrainingBudget(epochs=2, batch=8, lr=1e-2, rank=4, alpha=8, max_length=64)
@@ -129,3 +131,13 @@ def test_a_killed_training_goes_on_from_its_last_whole_checkpoint(
     assert (report.resumed_from, min(steps), max(steps)) == (resumed, resumed + 1, whole.steps)
     assert (report.validation, report.best_step) == (whole.validation, whole.best_step)
     assert adapter(report) == adapter(whole)
+
+
+def test_a_disk_that_is_full_while_a_checkpoint_is_written_costs_none_of_those_before(
+    tmp_path: Path, served: Path, tiny: str, small_dataset: Path, whole: TrainReport
+) -> None:
+    found = on_a_full_disk(tmp_path / "disk", "training", str(small_dataset), str(served), tiny)
+
+    assert "is the disk full?" in found["said"]
+    assert found["resumed_from"] == 4
+    assert found["sha256"] == hashlib.sha256(adapter(whole)).hexdigest()
