@@ -21,6 +21,8 @@ QUEUES: tuple[QueueName, ...] = get_args(QueueName)
 # How often the folder is looked at, in seconds; Redis pushes.
 POLLING_S = 0.5
 RECONCILE_S = 30.0
+# What nobody took for so long is not worth hearing. Scheduler and worker may be hosts whose clocks differ by less.
+STALE_S = 2 * 86_400
 # On Redis nothing here takes longer than to hear a doorbell: what a lost worker took is handed out again after this.
 VISIBLE_S = 900
 # A Redis that takes what it is sent and answers nothing: how long a command waits for it, and how often the connection
@@ -55,8 +57,7 @@ def make_app(broker: str, folder: Path, *, schedule: dict[str, Any] | None = Non
         # The scheduler looks at its clock at least this often.
         beat_max_loop_interval=RECONCILE_S,
         beat_schedule={
-            # A message that nobody took meanwhile is followed by the next one.
-            "reconcile": {"task": "trainer.reconcile", "schedule": RECONCILE_S, "options": {"expires": RECONCILE_S}},
+            "reconcile": {"task": "trainer.reconcile", "schedule": RECONCILE_S, "options": {"expires": STALE_S}},
             **(schedule or {}),
         },
         timezone="UTC",

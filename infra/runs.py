@@ -9,7 +9,7 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
@@ -95,6 +95,17 @@ class Runs:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         migrate(engine, "runs", MIGRATIONS)
+
+    def now(self) -> datetime:
+        """The time that leases are kept by: PostgreSQL's, so that hosts agree whose clocks do not, else this host's.
+
+        Raises ServiceTrouble.
+        """
+        if self._engine.dialect.name != "postgresql":
+            return datetime.now(UTC)
+        with reading(self._engine) as connection:
+            found: datetime = connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
+        return found.astimezone(UTC)
 
     def create(
         self, kind: str, key: str, *, options: Mapping[str, Any], now: datetime, queue: str = TRAINING

@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,18 +21,21 @@ from celery.signals import worker_ready, worker_shutting_down
 from infra.database import connect
 from infra.health import SIGN_S, sign
 from infra.processes import die_with_parent
-from infra.queue import QUEUES, make_app
+from infra.queue import QUEUES, STALE_S, make_app
 from infra.runs import Runs
 from infra.settings import Settings, load_settings
 from trainer.supervise import supervise
-from trainer.tasks import now, register, register_scheduled, ring_due, told
+from trainer.tasks import register, register_scheduled, ring_due, told
 
 # Each scheduler may ask whether a training is due; the run's key lets one run through.
 ASKING_S = 60.0
-SCHEDULED = {"scheduled": {"task": "trainer.scheduled", "schedule": ASKING_S, "options": {"expires": ASKING_S}}}
+SCHEDULED = {"scheduled": {"task": "trainer.scheduled", "schedule": ASKING_S, "options": {"expires": STALE_S}}}
 # And when a worker begins, for machines that are on for minutes.
 RETAINED = {"retention": {"task": "trainer.retention", "schedule": 3600.0}}
 TIDIED = {"tidy": {"task": "trainer.tidy", "schedule": 3600.0}}
+
+# A clock that goes on by so much more or less than time does has been set, in seconds.
+JUMP_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +88,17 @@ class Clock(Scheduler):
     """
 
     settings: Settings
+    _wrong: float | None = None
 
     def tick(self, *arguments: Any, **options: Any) -> Any:
+        """What Celery does; a clock that was put back does not make it wait for as long as that was."""
         sign(self.settings, "beat")
+        wrong = time.time() - time.monotonic()
+        if self._wrong is not None and abs(wrong - self._wrong) > JUMP_S:
+            for entry in self.schedule.values():
+                entry.last_run_at = entry.default_now()
+            self._heap = None
+        self._wrong = wrong
         return super().tick(*arguments, **options)
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
@@ -112,8 +124,8 @@ def work_once(settings: Settings) -> int:
     runs, stopping = Runs(connect(settings.journal_url)), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     done, log = 0, settings.data_folder / "logs" / "training.log"
-    while not stopping.is_set() and (waiting := runs.waiting(now=now())):
-        left = supervise(runs, waiting[0].id, home=settings.home, log=log, stopping=stopping, clock=now)
+    while not stopping.is_set() and (waiting := runs.waiting(now=runs.now())):
+        left = supervise(runs, waiting[0].id, home=settings.home, log=log, stopping=stopping, clock=runs.now)
         done += left is not None
     return done
 

@@ -13,7 +13,6 @@ import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -65,7 +64,7 @@ def fetch_learned(work: Attempt, given: Given) -> None:
             return
     work.tell("send", 0, 0)
     artifact = send(work, store, given)
-    work.runs.pass_on(work.run, TRAINING, artifact, now=datetime.now(UTC))
+    work.runs.pass_on(work.run, TRAINING, artifact, now=work.runs.now())
     raise PassedOn(f"Run {work.run.id!r} waits for a machine that trains.")
 
 
@@ -157,7 +156,7 @@ def learn_for_another(work: Attempt, *, ready: Callable[[Settings], None]) -> di
             courier.leave()
         raise
     work.report("send", {"done": 0, "total": 0, "text": ""})
-    work.runs.pass_on(work.run, "default", courier.leave(learned=True), now=datetime.now(UTC))
+    work.runs.pass_on(work.run, "default", courier.leave(learned=True), now=work.runs.now())
     shutil.rmtree(work.folder)
     raise PassedOn(f"Run {work.run.id!r} has been learned and waits for its gate.")
 

@@ -49,7 +49,7 @@ def register(
     @app.task(name="trainer.run")
     @told
     def run(run_id: str) -> None:
-        left = supervise(runs, run_id, home=home, log=log, stopping=stopping, clock=now, queues=queues)
+        left = supervise(runs, run_id, home=home, log=log, stopping=stopping, clock=runs.now, queues=queues)
         # The next part at once, and a second try; the third when reconcile rings: by then what was down may be back.
         if left is not None and left.state == "queued" and left.attempt <= 1 and not stopping.is_set():
             ring(app, left)
@@ -94,5 +94,5 @@ def register_scheduled(app: Celery, runs: Runs, settings: Settings) -> None:
 
 def ring_due(app: Celery, runs: Runs) -> None:
     """Ring again for runs that nobody heard of and for those whose worker is gone."""
-    for run in runs.due(now=now()):
+    for run in runs.due(now=runs.now()):
         ring(app, run)

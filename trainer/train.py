@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +79,19 @@ def conclude(runs: Runs, run: Run, learn: Callable[[], dict[str, Any]]) -> int:
     """Do a run's work and write down how it ended, unless the run is no longer ours."""
     try:
         result = learn()
-        runs.finish(run, "refused" if result.get("refused") else "succeeded", now=datetime.now(UTC), result=result)
+        runs.finish(run, "refused" if result.get("refused") else "succeeded", now=runs.now(), result=result)
     except (Cancelled, Superseded, elsewhere.PassedOn):
         return STOPPED
     except Refused as refusal:
-        runs.finish(run, "refused", now=datetime.now(UTC), error=str(refusal))
+        runs.finish(run, "refused", now=runs.now(), error=str(refusal))
     except UnderstudyError as error:
         sys.stderr.write(f"{error}\n")
         with contextlib.suppress(ServiceTrouble):  # the database is what failed, or another attempt has taken over
             if isinstance(error, ServiceTrouble) and not error.permanent:
                 # The twin may be starting again, the disk may have room tomorrow: what is finished waits.
-                runs.release(run, error=str(error), now=datetime.now(UTC))
+                runs.release(run, error=str(error), now=runs.now())
             else:
-                runs.finish(run, "failed", now=datetime.now(UTC), error=str(error))
+                runs.finish(run, "failed", now=runs.now(), error=str(error))
         return 1
     return 0
 

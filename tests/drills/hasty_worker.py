@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -24,13 +24,20 @@ SILENCE_S = 2
 
 
 @asynccontextmanager
-async def hasty(home: Path, *roles: str) -> AsyncIterator[list[psutil.Process]]:
+async def hasty(
+    home: Path, *roles: str, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[list[psutil.Process]]:
     """Workers and beats as processes; asked to end with the block, each does, and leaves nothing."""
     children = []
     with (home / "out.log").open("ab") as output:
         for role in roles:
             command = [sys.executable, "-m", "tests.drills.hasty_worker", role, "--home", str(home)]
-            options = {"stdout": output, "stderr": output, "env": child_environment(), "start_new_session": True}
+            options = {
+                "stdout": output,
+                "stderr": output,
+                "env": child_environment(**(environment or {})),
+                "start_new_session": True,
+            }
             children.append(subprocess.Popen(command, **options))
     found = [psutil.Process(child.pid) for child in children]
     try:
@@ -50,6 +57,7 @@ if __name__ == "__main__":
     infra.runs.LEASE = timedelta(seconds=LEASE_S)
     infra.runs.UNHEARD = timedelta(seconds=1)
     infra.queue.RECONCILE_S = 1.0
+    trainer.app.SCHEDULED["scheduled"]["schedule"] = 1.0
     infra.queue.HEALTH_S = infra.queue.ANSWER_S = SILENCE_S
     infra.postgresql.SILENCE_S = infra.postgresql.PATIENCE["connect_timeout"] = SILENCE_S
     trainer.supervise.RENEW_S = 0.4
