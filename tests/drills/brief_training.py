@@ -42,7 +42,7 @@ def pass_point(work: Work, point: str) -> None:
 def brief_cycle(work: Work) -> dict[str, Any]:
     """The end of `run_cycle`, after steps that learn nothing."""
     folder = work.folder
-    for name in ("peft/adapter_model.safetensors", "adapter.gguf", "evals/evalcard.json", "evals/evalcard.html"):
+    for name in ("peft/adapter_model.safetensors", "gguf/adapter.gguf", "evals/evalcard.json", "evals/evalcard.html"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"{}" + b" " * 100_000)
     for step in range(STEPS):
@@ -52,7 +52,7 @@ def brief_cycle(work: Work) -> dict[str, Any]:
     stand_still(work)
     store, version = AdapterStore(work.settings.data_folder / "adapters"), version_of(work, Learned())  # type: ignore[arg-type]
     described = {"base_sha256": "0" * 64, "verdict": PASSED, "by": work.run.token}
-    published(work, store, version, folder / "peft", adapter=folder / "adapter.gguf", described=described)
+    published(work, store, version, folder / "peft", described=described)
     work.tell("swap", 0, 0)
     work.runs.hold(work.run)
     return {"adapter": version, "swap": swap.promote(work.settings, store, version)}

@@ -24,15 +24,15 @@ CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.utime", "os.chm
 def publish(home: Path, version: str) -> None:
     """The last stages of a training whose files are in `home`. Raises as they do."""
     store = AdapterStore(home / "adapters")
-    work: Any = SimpleNamespace(folder=home, runs=SimpleNamespace(hold=lambda run: run), run=None)
+    work: Any = SimpleNamespace(folder=home, runs=SimpleNamespace(hold=lambda run: run), run=SimpleNamespace(artifact=""))
     described = {"base_sha256": "0" * 64, "verdict": {"passed": Verdict(True, ()).passed, "reasons": []}}
-    published(work, store, version, home / "peft", adapter=home / "adapter.gguf", described=described)
+    published(work, store, version, home / "peft", described=described)
     store.point(version)
 
 
 def prepare(home: Path, *, size: int) -> AdapterStore:
     """A store with a voice that speaks, and the files of the next one, each of `size` bytes."""
-    for name in ("peft/adapter_config.json", "peft/adapter_model.safetensors", "adapter.gguf"):
+    for name in ("peft/adapter_config.json", "peft/adapter_model.safetensors", "gguf/adapter.gguf"):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_bytes(name.encode() * (size // len(name)))
     for name in ("evalcard.json", "evalcard.html"):

@@ -236,7 +236,7 @@ async def test_a_worker_behind_a_bad_network_says_a_sentence_and_goes_on(
 
         silence(broker)
         run = trainings.asked("broker silent")
-        await asyncio.to_thread(ring, queue_app(settings), run.id)
+        await asyncio.to_thread(ring, queue_app(settings), run)
         assert "the queue does not answer" in caplog.text
         await asyncio.sleep(2 * SILENCE_S)
         assert trainings.runs.get(run.id).state == "queued"

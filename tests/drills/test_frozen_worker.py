@@ -69,7 +69,7 @@ class Contest:
             (home / f"wait-2-{meanwhile}").touch()
         run, made = self.runs.create("retrain", name, options={}, now=datetime.now(UTC))
         assert made
-        ring(queue_app(self.settings), run.id)
+        ring(queue_app(self.settings), run)
         await self.until(point, 1)
         first = self.owner(run)
         (training,) = first.children()
