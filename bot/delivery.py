@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import re
 import time
-import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Generic, Protocol, TypeVar
@@ -23,11 +22,12 @@ INSIST_S = 15 * 60
 MOST_BACKOFF_S = 30.0
 
 # What a cut must not go through: links, bare addresses, inline code.
-WHOLE = re.compile(r"\[[^\]\n]*\]\([^)\s]*\)|https?://\S+|`[^`\n]+`")
+WHOLE = re.compile(r"\[[^\[\]\n]*\]\([^)\s]*\)|https?://\S+|`[^`\n]+`")
 FENCE = re.compile(r"^(```|~~~)[^\n]*$", re.MULTILINE)
 # From the best place to cut to the worst; each matches up to where the next part may begin.
 CUTS = (re.compile(r"\n\n+"), re.compile(r"\n"), re.compile(r"[.!?…]+\s+|[。！？]+"), re.compile(r"\s+|[，、；：]"))
-JOINERS = {"\u200d", "\ufe0f"}
+# Families and flags of regions have a dozen code points.
+LONGEST_CHARACTER = 64
 
 Part = TypeVar("Part")
 
@@ -151,16 +151,24 @@ def split(text: str, limit: int, *, size: Callable[[str], int] = len) -> list[st
 def cut(text: str, limit: int, *, size: Callable[[str], int]) -> tuple[str, str]:
     """The longest good beginning of `text`, and the opening line of the code block that it ends inside of, if any."""
     at = fitting(text, limit - len("\n```"), size=size)
-    best = whole(text, next((end for end in (last_end(kind, text, at) for kind in CUTS) if end > at // 2), at))
-    head = text[:best]
-    fences = FENCE.findall(head)
-    opened = [match.group() for match in FENCE.finditer(head)][-1] if len(fences) % 2 else ""
-    return head, opened
+    end = next((end for end in (last_end(kind, text, at) for kind in CUTS) if end > at // 2), at)
+    best = whole(text, end, most=at)
+    if opening(text[:best]) and best <= at // 2:
+        # Code is opened again in the next part: what was kept whole in it might never fit, and it would never end.
+        best = character(text, end)
+    opened = opening(text[:best])
+    return text[:best], opened if size(opened) <= limit // 8 else opened[:3]
+
+
+def opening(head: str) -> str:
+    """The line that opens the code block which a text ends inside of; empty if it does not."""
+    fences = [match.group() for match in FENCE.finditer(head)]
+    return fences[-1] if len(fences) % 2 else ""
 
 
 def fitting(text: str, limit: int, *, size: Callable[[str], int]) -> int:
-    """How many characters from the beginning fit: at least one."""
-    low, high = 1, len(text)
+    """How many characters from the beginning fit: at least one. No character is of less than one unit."""
+    low, high = 1, max(1, min(len(text), limit))
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if size(text[:middle]) <= limit else (low, middle - 1)
@@ -172,15 +180,26 @@ def last_end(kind: re.Pattern[str], text: str, at: int) -> int:
     return max((match.end() for match in kind.finditer(text, 0, at)), default=0)
 
 
-def whole(text: str, at: int) -> int:
-    """`at`, moved to before what must not be cut, unless that begins the text."""
-    for match in WHOLE.finditer(text):
-        if 0 < match.start() < at < match.end():
-            at = match.start()
-    while 1 < at < len(text) and (
-        unicodedata.combining(text[at]) or text[at] in JOINERS or text[at - 1] == "\u200d" or "🏻" <= text[at] <= "🏿"
-    ):
-        at -= 1
+def whole(text: str, at: int, *, most: int) -> int:
+    """`at`, moved to before what must not be cut; to behind it if it begins the text and ends before `most`."""
+    at = character(text, at)
+    # What is longer than a part is cut anyway.
+    for match in WHOLE.finditer(text, 0, at + most):
+        if match.start() < at < match.end():
+            return match.start() or (match.end() if match.end() <= most else at)
+    return at
+
+
+def character(text: str, at: int) -> int:
+    """`at`, moved to before the character that it is inside of, as people see characters.
+
+    One that is as long as half of what is before `at` is cut: letters can carry any number of marks.
+    """
+    import regex
+
+    for match in regex.finditer(r"\X", text, endpos=at + LONGEST_CHARACTER):
+        if match.end() >= at:
+            return match.start() if match.end() > at and match.start() > at // 2 else at
     return at
 
 

@@ -57,6 +57,40 @@ def test_an_emoji_of_several_characters_stays_whole() -> None:
     assert all(set(part.split("👩‍🚀")) == {""} for part in parts)
 
 
+@pytest.mark.parametrize("sign", ["🇨🇳", "1️⃣", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "👍🏽", "कि", "한"])
+def test_a_character_of_several_code_points_stays_whole(sign: str) -> None:
+    for before in range(4):
+        parts = split("x" * before + sign * 30, 40, size=utf16)
+
+        assert "".join(part.replace(sign, "") for part in parts) == "x" * before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```" + "x" * 5000,
+        "```" + "x" * 700 + "\n" + "y\n" * 900,
+        "```python\nhttps://ada.example/" + "x" * 5000 + "\n```",
+        "a" + "\u0301" * 5000,
+        "[" * 40_000,
+    ],
+    ids=["endless opening line", "long opening line", "endless link in code", "endless marks", "brackets"],
+)
+def test_what_cannot_stay_whole_ends_in_a_few_parts(text: str) -> None:
+    """The first three were cut for ever, the fourth into a message for each mark."""
+    parts = split(text, 2000)
+
+    assert all(0 < len(part) <= 2000 for part in parts)
+    assert len(parts) < 2 + len(text) / 1000
+    assert "".join(parts).count(text[-1]) >= text.count(text[-1])
+
+
+def test_a_link_that_begins_a_message_and_takes_half_of_it_is_not_cut() -> None:
+    link = f"[{'the whole guide ' * 8}](https://ada.example/guide)"
+
+    assert split(f"{link} and more words after it, of which there are enough. " * 3, 260)[0].startswith(link)
+
+
 @dataclass
 class Shown:
     """An outlet that notes when it was called, and fails as it is told."""
