@@ -25,6 +25,8 @@ from memory.topics import Topic
 # What the profile may take of every prompt; a small model follows little of it.
 TOKENS = 48
 FIELDS = ("about", "cares", "speaks")
+# As in the settings: a prompt carries it whole.
+MOST_CHARACTERS = 600
 # How many topics the creator is said to care about, and how often a phrase comes back that is called typical.
 TOPICS, TYPICAL = 4, 0.04
 EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf]")
@@ -55,7 +57,9 @@ def manner_of(answers: Sequence[str]) -> str:
     """How answers are written, in a sentence; empty when there are too few to tell."""
     if len(answers) < 5:
         return ""
-    split = [sentences(answer) for answer in answers]
+    split = [found for answer in answers if (found := sentences(answer))]
+    if not split:
+        return ""
     count = statistics.median(len(each) for each in split)
     length = statistics.median(len(WORDS.findall(sentence)) for each in split for sentence in each)
     said = [f"in about {count:.0f} sentences of {length:.0f} words"]
@@ -121,10 +125,13 @@ def keep(journal: Journal, profile: Profile, *, creator: Person, at: datetime) -
 
 
 def edited(profile: Profile, field: str, text: str) -> Profile:
-    """The profile with one field in other words. Raises UserMistake for a field that there is not."""
+    """The profile with one field in other words. Raises UserMistake for a field that there is not, or too many words."""
     if field not in FIELDS:
-        raise UserMistake(f"A profile has {', '.join(FIELDS)}, no {field!r}.")
-    return replace(profile, **{field: " ".join(text.split())})
+        raise UserMistake(f"A profile has {', '.join(FIELDS)}, no {field[:MOST_CHARACTERS]!r}.")
+    line = " ".join(text.split())
+    if len(line) > MOST_CHARACTERS:
+        raise UserMistake(f"{field!r} has {len(line)} characters, at most {MOST_CHARACTERS} fit into every prompt.")
+    return replace(profile, **{field: line})
 
 
 def persona_card(journal: Journal, name: str, about: str, language: str) -> PersonaCard:
