@@ -21,7 +21,7 @@ from memory.wording import SPEAKER, own_words
 CODE = re.compile(r"`([^`\n]{2,40})`")
 CHANNEL = re.compile(r"(?<!\w)#[a-z][\w-]{2,30}")
 AT = re.compile(r"(?<![\w@])@([A-Za-z]\w{2,30})")
-ADDRESS = re.compile(r"(?:https?://)?((?:[a-z\d-]+\.)+(?:com|org|net|io|dev|ai|app|cn|tw|uk|example))\b[^\s，。）)]*")
+ADDRESS = re.compile(r"(?<![a-z\d-])(?:https?://)?((?:[a-z\d-]{1,63}\.){1,8}(?:com|org|net|io|dev|ai|app|cn|tw|uk|example))\b[^\s，。）)]*")
 CAMEL = re.compile(r"\b(?:[a-z]+[A-Z]\w{2,}|[A-Z][a-z]+[A-Z]\w*|[a-zA-Z]+_\w+)\b")
 ACRONYM = re.compile(r"(?<![\w.])[A-Z][A-Z\d]{1,6}(?![\w])")
 TITLE = re.compile(r"《([^》]{2,30})》")
@@ -75,7 +75,7 @@ class Extractor(Protocol):
 class Rules:
     """The extractor that needs no model."""
 
-    name = "rules-2"
+    name = "rules-3"
 
     def read(self, value: Exchange | Passage, lexicon: Lexicon) -> Reading:
         """What `value` mentions, and what the creator's own half of it states: an asker cannot put words in theirs."""

@@ -30,7 +30,11 @@ CHARACTERS = (2, 3, 4)
 REFRAIN = 4
 LONGEST_HEADING = 24
 SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
-PRIVATE = re.compile(r"\S+@\S+\.\w+|\+?\d[\d\s().-]{7,}\d|(?=\S*\d)(?=\S*[A-Za-z])[\w-]{16,}")
+# Each piece is bounded, or begins where a word does: Chinese is one word for pages.
+PRIVATE = re.compile(
+    r"[^\s@]{1,64}@[^\s@]{1,255}\.\w+|\+?\d[\d\s().-]{7,}\d|"
+    r"(?<![A-Za-z0-9_-])(?=[A-Za-z_-]*\d)(?=[\d_-]*[A-Za-z])[A-Za-z0-9_-]{16,}"
+)
 # Of what is in nearly every text and no stop word of a search.
 PLAIN = frozenset(
     """yes never always now day week over down away top make way back good right one two first last next still more most

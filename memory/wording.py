@@ -1,7 +1,7 @@
 """What the wording of a chat message gives away, in English and Chinese: asking, thanking, agreeing, promising. Pure.
 
 Word lists and patterns, no model: pairing runs on every message that is remembered. They err towards "says something";
-where that is wrong, `memory/exchanges.py` has the reply graph and time to tell. Other languages fall back to question
+where that is wrong, `memory/exchanges.py` has the reply graph and time to tell. Each takes time in proportion to the text. Other languages fall back to question
 marks, names and shared words.
 """
 
@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 
 ASKING = re.compile(
-    r"[?？]|(^|[.!,;\n]\s*)(and |so |also |but |ok |hi |hey |please )*(how|what|why|when|where|which|who|whose|"
+    r"[?？]|(^|[.!,;\n][^\S\n]*)(and |so |also |but |ok |hi |hey |please )*(how|what|why|when|where|which|who|whose|"
     r"can|could|"
     r"should|would|is|are|do|does|did|any(one|body)?|help|has|have)\b|\b(stuck|confused|not sure|no idea|no clue|"
     r"wonder(ing)?|struggling|can't|cannot|doesn't|won't|didn't|keeps?|how to|what to do|tips|advice|error|"
@@ -22,11 +22,11 @@ ASKING = re.compile(
 )
 # Asked to be sociable, or of everybody; an answer to it is worth nothing.
 SOCIABLE = re.compile(
-    r"^(how (nice|cool|lovely|funny|cute|sad)|who cares|how (are|r) (you|u|things|we)\b.*|how'?s (it|everyone|"
-    r"life).*|"
-    r"what'?s up.*|any(one|body) (here|awake|up|around|else|baking|online).*|right\??|really\??|is it\??|"
-    r"who('?s| is| else is| wants)? (up|here|awake|around|coming|going|joining|in|free|excited).*|"
-    r"(老师|大佬)?在吗.*|有人吗.*|吃了吗.*|真的吗.*|是吗.*)\W*$|^what an?\b",
+    r"^(how (nice|cool|lovely|funny|cute|sad)|who cares|how (are|r) (you|u|things|we)\b.*+|how'?s (it|everyone|"
+    r"life).*+|"
+    r"what'?s up.*+|any(one|body) (here|awake|up|around|else|baking|online).*+|right\??|really\??|is it\??|"
+    r"who('?s| is| else is| wants)? (up|here|awake|around|coming|going|joining|in|free|excited).*+|"
+    r"(老师|大佬)?在吗.*+|有人吗.*+|吃了吗.*+|真的吗.*+|是吗.*+)\W*$|^what an?\b",
     re.IGNORECASE,
 )
 THANKING = re.compile(
@@ -82,7 +82,7 @@ PROMISE = re.compile(
     re.IGNORECASE,
 )
 POLAR = re.compile(
-    r"(^|[.!?,;\n]\s*|\b(and|so|but|or|also|hi|hey)\W+)(is|are|was|were|am|do|does|did|can|could|should|would|will|"
+    r"(^|[.!?,;\n][^\S\n]*|\b(and|so|but|or|also|hi|hey)\W+)(is|are|was|were|am|do|does|did|can|could|should|would|will|"
     r"has|have|may|must|isn't|aren't|don't|doesn't|can't|won't)\b|吗|能不能|可不可以|是否|是不是|有没有|行不行|"
     r"要不要|好不好|会不会",
     re.IGNORECASE,
