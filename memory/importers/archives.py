@@ -21,7 +21,7 @@ MOST_BYTES, MOST_RATIO = 4_000_000_000, 200
 MOST_HELD, MOST_PART = 500_000_000, 32_000_000
 # Spreadsheets, slides and apps are zips of parts that are no documents.
 NO_DOCUMENTS = re.compile(r"^(\[Content_Types\]\.xml|META-INF/.*|mimetype)$", re.MULTILINE)
-FAILURES = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError)
+FAILURES = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, UnicodeDecodeError)
 # The first bit of a member's flags says that it is encrypted, the twelfth that its name is UTF-8.
 ENCRYPTED, UTF8_NAME = 0x1, 0x800
 

@@ -33,7 +33,7 @@ def message(facts: dict[str, Any], row: Any, context: ImportContext) -> Record:
     reason = unusable(row)
     if reason:
         return Skipped(reason)
-    author, at = row.get("author") or {}, time_of(row.get("timestamp"))
+    author, at = object_in(row, "author"), time_of(row.get("timestamp"))
     if at is None or not author.get("id"):
         return Skipped("no time or no author")
     mine = f"discord:{author['id']}" in context.creator_keys
@@ -46,7 +46,7 @@ def message(facts: dict[str, Any], row: Any, context: ImportContext) -> Record:
         at,
         words(row.get("content")),
         reply_to=reply_of(row, channel),
-        mentions=tuple(f"discord:{each['id']}" for each in row.get("mentions") or [] if each.get("id")),
+        mentions=tuple(f"discord:{each['id']}" for each in mentioned(row)),
         revision=revision_of(row.get("timestampEdited")),
         url=f"https://discord.com/channels/{guild}/{channel}/{row.get('id')}" if guild and guild != "0" else "",
     )
@@ -67,16 +67,27 @@ def unusable(row: Any) -> str:
     """Why a message says nothing of its author's own; empty when it does."""
     if not isinstance(row, dict) or str(row.get("type")) not in SPOKEN:
         return "a service message"
-    author, reference = row.get("author"), row.get("reference")
-    if isinstance(author, dict) and author.get("isBot"):
+    if object_in(row, "author").get("isBot"):
         return "written by a bot"
-    if row.get("forwardedMessage") or (isinstance(reference, dict) and reference.get("type") == "Forward"):
+    if row.get("forwardedMessage") or object_in(row, "reference").get("type") == "Forward":
         return "forwarded from somebody else"
     return "" if words(row.get("content")) else "no text, only media"
 
 
+def object_in(row: dict[str, Any], name: str) -> dict[str, Any]:
+    """A field that should be an object; empty where it is none."""
+    found = row.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def mentioned(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Whom a message mentions by id."""
+    found = row.get("mentions")
+    return [each for each in found if isinstance(each, dict) and each.get("id")] if isinstance(found, list) else []
+
+
 def reply_of(row: dict[str, Any], channel: str) -> str | None:
     """The message replied to, if it is in this channel."""
-    reference = row.get("reference") or {}
+    reference = object_in(row, "reference")
     elsewhere = str(reference.get("channelId") or channel) != channel
     return str(reference["messageId"]) if reference.get("messageId") and not elsewhere else None

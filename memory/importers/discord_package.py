@@ -36,9 +36,11 @@ def read(path: Path, context: ImportContext) -> Iterator[Record]:
     """Passages. Raises UserMistake for a package that is another's, or that swells beyond reason."""
     with opened(path) as package:
         require_owner(path, package, context)
+        known = {info.filename: info for info in package.infolist()}
         for info in package.infolist():
             if MESSAGES.search(info.filename):
-                yield from channel(package, info, context, path)
+                about = known.get(f"{PurePosixPath(info.filename).parent}/channel.json")
+                yield from channel(package, info, about, context, path)
 
 
 def require_owner(path: Path, package: zipfile.ZipFile, context: ImportContext) -> None:
@@ -63,10 +65,11 @@ def small(package: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> dict[s
     return found if isinstance(found, dict) else {}
 
 
-def channel(package: zipfile.ZipFile, info: zipfile.ZipInfo, context: ImportContext, path: Path) -> Iterator[Record]:
-    """The messages of one channel, streamed."""
+def channel(
+    package: zipfile.ZipFile, info: zipfile.ZipInfo, about: zipfile.ZipInfo | None, context: ImportContext, path: Path
+) -> Iterator[Record]:
+    """The messages of one channel, streamed; `about` is the file that says which it is."""
     folder = PurePosixPath(info.filename).parent
-    about = next((each for each in package.infolist() if each.filename == f"{folder}/channel.json"), None)
     facts = small(package, about, path) if about else {}
     place = place_of(folder.name.removeprefix("c"), facts, context)
     with package.open(info) as file:

@@ -16,9 +16,9 @@ MOST_FACTS, LONGEST_FACT = 60, 1_000
 
 HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*$")
 ASKED = re.compile(
-    r"(?:\*\*)?(?:Q|Question|问|問|提问|问题)\s*\d*(?:\*\*)?\s*[:：.]\s*(?:\*\*)?\s*(.+?)(?:\*\*)?$", re.IGNORECASE
+    r"(?:\*\*)?(?:Q|Question|问|問|提问|问题)\s*+\d*+(?:\*\*)?\s*+[:：.]\s*(?:\*\*)?\s*(.+?)(?:\*\*)?$", re.IGNORECASE
 )
-ANSWERED = re.compile(r"(?:\*\*)?(?:A|Answer|答|回答)\s*\d*(?:\*\*)?\s*[:：.]\s*(?:\*\*)?\s*(.*)$", re.IGNORECASE)
+ANSWERED = re.compile(r"(?:\*\*)?(?:A|Answer|答|回答)\s*+\d*+(?:\*\*)?\s*+[:：.]\s*(?:\*\*)?\s*(.*)$", re.IGNORECASE)
 FENCE = re.compile(r"\s*(```|~~~)")
 FACTS = "---"
 # A line beyond this is no heading, and matching it would take long.

@@ -61,7 +61,8 @@ class Book:
         found = [self._beside(self._package_name, item.get("href", "")) for item in named if item is not None]
         if not found:
             raise broken(self._path, "its spine", "it lists no chapters")
-        return found
+        # A book may name a chapter as often as it likes.
+        return list(dict.fromkeys(found))
 
     def _titles(self) -> dict[str, str]:
         """What the table of contents calls each chapter; of several entries in one chapter, the first."""

@@ -1,5 +1,6 @@
 """Web pages that somebody saved: title, headings, text, lists, tables and code, without what stands around them."""
 
+import codecs
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ DECLARED = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([\w-]+)", re.IGNOR
 CHAT = re.compile(r'class="(chatlog__message|page_wrap"[^§]{0,2000}class="history")')
 # As a tree a page takes some fifty times as much memory.
 MOST_PAGE = 8_000_000
+# Where a page says what made it.
+MOST_TOP = 1_000_000
 CUT_OFF = re.compile("excessive depth|huge", re.IGNORECASE)
 UNREAD = ("script", "style", "noscript", "template", "svg", "nav", "footer", "button", "select", "textarea", "iframe")
 # What a page does not show may say anything, to search engines or to whoever reads along.
@@ -48,7 +51,7 @@ def sniff(head: str, name: str) -> bool:
 def read(path: Path, context: ImportContext) -> Iterator[Record]:
     """Passages and pairs. Raises UserMistake for a page without text, and for a chat saved as one."""
     text = text_of(path)
-    if CHAT.search(text):
+    if CHAT.search(text, 0, MOST_TOP):
         why = "this is a chat saved as a web page, which does not say by which id anybody wrote; export it as JSON"
         raise broken(path, "its top", why)
     page = page_of(path, text)
@@ -68,11 +71,19 @@ def text_of(path: Path) -> str:
     declared = DECLARED.search(raw[:4096])
     if declared and encoding_of(path) == "utf-8-sig" and decoded(raw[:SAMPLE_BYTES], "utf-8") is None:
         try:
-            return raw.decode(declared[1].decode(), "replace")
-        except LookupError as error:
+            return raw.decode(plain_codec(declared[1].decode()), "replace")
+        except (LookupError, UnicodeError) as error:
             raise broken(path, "its top", f"it declares the encoding {declared[1].decode()!r}, unknown here") from error
     with open_text(path) as file:
         return file.read()
+
+
+def plain_codec(name: str) -> str:
+    """A declared encoding. Raises LookupError for what Python knows beside those that pages are written in."""
+    known = codecs.lookup(name).name
+    if known in {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape"}:
+        raise LookupError(known)
+    return known
 
 
 def page_of(path: Path, text: str) -> Any:

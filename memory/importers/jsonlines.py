@@ -10,7 +10,7 @@ from memory.importers.records import ImportContext, Record, broken, lines_of, op
 
 
 def sniff(head: str, name: str) -> bool:
-    return name.endswith((".jsonl", ".ndjson")) or bool(re.match(r'\s*\{\s*".*\}\s*\n\s*\{\s*"', head))
+    return name.endswith((".jsonl", ".ndjson")) or bool(re.match(r'\s*\{\s*".*\}[^\S\n]*+\n\s*+\{\s*"', head))
 
 
 def read(path: Path, context: ImportContext) -> Iterator[Record]:

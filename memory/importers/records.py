@@ -7,6 +7,7 @@ longer than its limit, so that a large or hostile file costs time, not memory.
 import codecs
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ COMMON_SIGNS = 0.8
 SHOWN_AUTHORS = 5
 # Of a name or reason that a broken file gives itself, a sentence can hold so much.
 MOST_SHOWN = 300
+# What would move a terminal, or begin a line of its own.
+UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 ENCODINGS = {"utf-8-sig": "UTF-8 (nor UTF-16 with a mark, nor GB18030)", "utf-16": "UTF-16", "gb18030": "GB18030"}
 
 
@@ -149,7 +152,8 @@ class Speakers:
 
 def broken(path: Path, where: str, why: str) -> UserMistake:
     """The error of a file that cannot be read as what it is: nothing of it is imported."""
-    return UserMistake(f"{str(path)!r}, {where[:MOST_SHOWN]}: {why[:MOST_SHOWN]}. Nothing of this file was imported.")
+    said = (" ".join(UNSHOWN.sub(" ", each).split())[:MOST_SHOWN] for each in (where, why))
+    return UserMistake(f"{str(path)!r}, {': '.join(said)}. Nothing of this file was imported.")
 
 
 @contextmanager
@@ -175,7 +179,11 @@ def open_utf8(path: Path) -> Iterator["Utf8"]:
         with path.open("rb") as raw:
             if raw.read(3) != codecs.BOM_UTF8:
                 raw.seek(0)
-            yield Utf8(raw)
+            file = Utf8(raw)
+            try:
+                yield file
+            except UnicodeDecodeError as error:
+                raise broken(path, f"near byte {file.at}", f"this is not {ENCODINGS['utf-8-sig']} text") from error
     else:
         with open_text(path) as text:
             yield Utf8(text)

@@ -13,7 +13,7 @@ from memory.importers.records import MOST_RECORD, ImportContext, Record, Skipped
 if TYPE_CHECKING:
     from webvtt.models import Caption
 
-NUMBERED = re.compile(r"\s*\d+\s*\n\s*\d{1,2}:\d{2}:\d{2}[,.]\d{1,3}\s*-->")
+NUMBERED = re.compile(r"\s*\d+[^\S\n]*+\n\s*+\d{1,2}:\d{2}:\d{2}[,.]\d{1,3}\s*-->")
 URL = re.compile(r"https?://[^\s<>\"]+")
 # Downloaders add the language, and the video's id in brackets, to the title.
 ADDED = re.compile(r"( \[[\w-]{11}\])?(\.[a-z]{2,3}(-[A-Za-z]{2,4})?)?$")

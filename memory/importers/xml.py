@@ -160,4 +160,5 @@ def plain(html: str) -> str:
     if not html.strip():
         return ""
     text = parser.fromstring(f"<div>{html}</div>").text_content()
-    return re.sub(r"\s*\n\s*\n\s*\n*", "\n\n", re.sub(r"[ \t\r]+\n", "\n", text)).strip()
+    lines = (line.rstrip(" \t\r") for line in text.split("\n"))
+    return re.sub(r"\n{2,}", "\n\n", "\n".join(line if line.strip() else "" for line in lines)).strip()

@@ -11,6 +11,7 @@ from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
 from infra.errors import UserMistake
+from memory.importers import epub
 from memory.importers.chunks import PASSAGE_TOKENS, Block, Headings, records
 from memory.importing import ImportReport, import_paths
 from memory.journal import Journal
@@ -255,6 +256,12 @@ are<00:00:03.400><c> baking</c>
 00:00:05.000 --> 00:00:05.010
 are baking
 """
+
+
+def test_a_chapter_that_a_book_names_again_and_again_is_read_once(tmp_path: Path) -> None:
+    repeated = book(tmp_path / "book.epub", spine='<itemref idref="a"/><itemref idref="b"/>' * 50)
+
+    assert len(list(epub.read(repeated, CONTEXT))) == 2
 
 
 def test_subtitles_are_cited_by_time(sqlite_journal: Journal, tmp_path: Path) -> None:
