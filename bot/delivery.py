@@ -25,7 +25,12 @@ MOST_BACKOFF_S = 30.0
 WHOLE = re.compile(r"\[[^\[\]\n]*\]\([^)\s]*\)|https?://\S+|`[^`\n]+`")
 FENCE = re.compile(r"^(```|~~~)[^\n]*$", re.MULTILINE)
 # From the best place to cut to the worst; each matches up to where the next part may begin.
-CUTS = (re.compile(r"\n\n+"), re.compile(r"\n"), re.compile(r"(?<![.!?…])[.!?…]+\s+|[。！？]+"), re.compile(r"\s+|[，、；：]"))
+CUTS = (
+    re.compile(r"\n\n+"),
+    re.compile(r"\n"),
+    re.compile(r"(?<![.!?…])[.!?…]+\s+|[。！？]+"),
+    re.compile(r"\s+|[，、；：]"),
+)
 # Families and flags of regions have a dozen code points.
 LONGEST_CHARACTER = 64
 

@@ -24,8 +24,10 @@ from infra.files import (
     finished,
     fresh_folder,
     read_json,
+    read_object,
     sha256_of,
     sync_folder,
+    told_as,
     verify_folder,
     write_json,
 )
@@ -35,6 +37,7 @@ GGUF = "adapter.gguf"
 CARD = "evalcard.json"
 PAGE = "evalcard.html"
 BASE = "base"
+CURRENT = "current.json"
 # What a canary answers when nothing else is said.
 SHARE = 0.1
 
@@ -101,7 +104,7 @@ class AdapterStore:
         path = self.folder(version) / CARD
         if not path.is_file():
             raise UserMistake(f"Adapter {version!r} has no eval card.")
-        return dict(read_json(path))
+        return read_object(path)
 
     def listing(self, speaks: str | None) -> list[dict[str, Any]]:
         """Every version, whether it is the one that `speaks`, and whether it may."""
@@ -122,7 +125,8 @@ class AdapterStore:
     def vouch(self, version: str, *names: str) -> None:
         """Let the manifest say that these files are meant to be as they are now."""
         folder, manifest = self.folder(version), self.manifest(version)
-        files = {**manifest["files"], **{name: sha256_of(folder / name) for name in names}}
+        with told_as(folder / MANIFEST):
+            files = {**manifest["files"], **{name: sha256_of(folder / name) for name in names}}
         if files != manifest["files"]:
             write_json(folder / MANIFEST, {**manifest, "files": files})
 
@@ -189,7 +193,8 @@ class AdapterStore:
     def canary(self) -> Canary | None:
         """The version on trial, if there is one."""
         found = self._pointer()["canary"]
-        return Canary(**found) if found else None
+        with told_as(self._root / CURRENT):
+            return Canary(str(found["version"]), float(found["share"]), str(found["since"])) if found else None
 
     def may_try(self, version: str, share: float, *, beside: str | None) -> None:
         """Raise UserMistake or Refused for what must not be a canary beside the version that speaks."""
@@ -228,7 +233,8 @@ class AdapterStore:
     def pins(self) -> dict[Audience, str | None]:
         """The version that speaks to each audience which has one of its own; None is the bare base."""
         found = self._pointer()["pinned"] or ()
-        return {Audience(each["community"], each["language"]): each["version"] for each in found}
+        with told_as(self._root / CURRENT):
+            return {Audience(str(each["community"]), str(each["language"])): named(each["version"]) for each in found}
 
     def may_pin(self, version: str | None, audience: Audience) -> None:
         """Raise UserMistake or Refused for what must not be pinned, or to nobody that there can be."""
@@ -260,9 +266,10 @@ class AdapterStore:
 
     def may_speak(self, version: str) -> None:
         """Raise Refused for an adapter without a passed eval card, or one that learned what was since forgotten."""
-        verdict = self.manifest(version).get("verdict") or {}
-        if not verdict.get("passed"):
+        with told_as(self._root / version / MANIFEST):
+            verdict = dict(self.manifest(version).get("verdict") or {})
             reasons = "; ".join(verdict.get("reasons", [])) or "it has no eval card"
+        if not verdict.get("passed"):
             raise Refused(f"Adapter {version!r} did not pass its gate: {reasons}.")
         if (taint := self.tainted(version)) is not None:
             raise Refused(f"Adapter {version!r} is tainted: {taint}. Retrain without it.")
@@ -274,7 +281,8 @@ class AdapterStore:
     def tainted(self, version: str) -> str | None:
         """Why a version may not speak any more, or None."""
         path = self._root / f"{version}.tainted.json"
-        return str(read_json(path)["reason"]) if path.is_file() else None
+        # One that cannot be read taints all the same.
+        return str(read_object(path).get("reason", "it was marked so")) if path.is_file() else None
 
     def tried(self, version: str, base_sha256: str) -> bool:
         """Whether this very file was loaded on this base by this llama.cpp before, and the process survived it."""
@@ -286,19 +294,29 @@ class AdapterStore:
         write_json(self._root / f"{version}.tried.json", self._trial(version, base_sha256))
 
     def _trial(self, version: str, base_sha256: str) -> dict[str, str]:
-        sha256 = str(self.manifest(version)["files"][GGUF])
+        with told_as(self._root / version / MANIFEST):
+            sha256 = str(self.manifest(version)["files"][GGUF])
         return {"adapter": sha256, "base": base_sha256, "llama": importlib.metadata.version("llama-cpp-python")}
 
     def _write_pins(self, pins: Mapping[Audience, str | None]) -> None:
         self._write_pointer(pinned=[{**asdict(audience), "version": version} for audience, version in pins.items()])
 
     def _write_pointer(self, **changed: Any) -> None:
-        write_json(self._root / "current.json", {**self._pointer(), **changed})
+        write_json(self._root / CURRENT, {**self._pointer(), **changed})
 
     def _pointer(self) -> dict[str, Any]:
-        path = self._root / "current.json"
-        found = read_json(path) if path.is_file() else {}
-        return {name: found.get(name) for name in ("current", "previous", "canary", "pinned")}
+        path = self._root / CURRENT
+        found = read_object(path) if path.is_file() else {}
+        with told_as(path):
+            speaking = {name: named(found.get(name)) for name in ("current", "previous")}
+        return {**speaking, **{name: found.get(name) for name in ("canary", "pinned")}}
+
+
+def named(version: object) -> str | None:
+    """A version as a pointer has it. Raises TypeError for what is no name."""
+    if version is not None and not isinstance(version, str):
+        raise TypeError(type(version).__name__)
+    return version
 
 
 def version_of(name: str) -> str | None:

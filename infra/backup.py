@@ -17,9 +17,11 @@ from typing import Any
 
 from infra.artifacts import is_address, listed, remove
 from infra.errors import ServiceTrouble, UserMistake
-from infra.files import MANIFEST, read_json, sha256_of, sync_folder, write_json
+from infra.files import MANIFEST, inside, read_json, sha256_of, sync_folder, told_as, write_json
 
 FORMAT = 1
+# A manifest has a hundred bytes for each file, settings a few thousand.
+MOST_PEEKED = 64_000_000
 # Where an installation remembers the backups it made; also the pattern of those that rotate.
 LISTED = "backups.json"
 SEALED = ".age"
@@ -70,12 +72,16 @@ def peek(path: Path, name: str) -> bytes:
     """One file of a backup. Raises UserMistake when it is none, or has no such file."""
     with opened(path) as tar:
         try:
-            found = tar.extractfile(name)
+            entry = tar.getmember(name)
         except KeyError:
-            found = None
+            entry = None
+        found = tar.extractfile(entry) if entry is not None and entry.isreg() else None
         if found is None:
             raise UserMistake(f"{str(path)!r} has no {name!r} in it; it is no backup of an Understudy.")
-        return found.read()
+        content = found.read(MOST_PEEKED + 1)
+    if len(content) > MOST_PEEKED:
+        raise UserMistake(f"{name!r} in {str(path)!r} is longer than {MOST_PEEKED} bytes, which none of ours is.")
+    return content
 
 
 def unpack(path: Path, folder: Path) -> dict[str, Any]:
@@ -89,7 +95,7 @@ def unpack(path: Path, folder: Path) -> dict[str, Any]:
             if entry.name != MANIFEST:
                 unpack_entry(tar, entry, folder, known=manifest["files"])
     for name, expected in manifest["files"].items():
-        file = folder / name
+        file = inside(folder, name)
         if not file.is_file() or sha256_of(file) != expected:
             raise UserMistake(f"{name!r} in the backup {str(path)!r} is missing or damaged. Nothing was restored.")
     return manifest
@@ -100,7 +106,7 @@ def manifest_of(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(peek(path, MANIFEST))
         form, files = found["format"], dict(found["files"])
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserMistake(f"{str(path)!r} has no manifest of ours; it is no backup of an Understudy.") from error
     if form != FORMAT:
         raise UserMistake(f"{str(path)!r} has format {form!r}; this program reads {FORMAT}.")
@@ -125,7 +131,7 @@ def opened(path: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(path, "r:*") as tar:
             yield tar
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or "it is no tar, or it is cut off"
         raise UserMistake(f"The backup {str(path)!r} cannot be unpacked: {why}.") from error
 
@@ -193,4 +199,6 @@ def note_backup(data_folder: Path, path: str) -> None:
 def backups(data_folder: Path) -> list[str]:
     """The backups that were made here and are still where they were written; of those elsewhere nobody asks."""
     path = data_folder / LISTED
-    return [each for each in (read_json(path) if path.is_file() else []) if is_address(each) or Path(each).is_file()]
+    with told_as(path):
+        found = [os.fspath(each) for each in (read_json(path) if path.is_file() else [])]
+        return [each for each in found if is_address(each) or Path(each).is_file()]

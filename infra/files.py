@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from infra.errors import ServiceTrouble
@@ -56,10 +56,30 @@ def read_json(path: Path) -> Any:
     """The JSON value in `path`. Raises ServiceTrouble naming the file when it is missing or broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ServiceTrouble(f"Could not read {str(path)!r}: it is nested too deep.", permanent=True) from error
     except OSError as error:
         raise ServiceTrouble(f"Could not read {str(path)!r}: {error.strerror}.", permanent=True) from error
     except ValueError as error:
         raise ServiceTrouble(f"Could not read {str(path)!r}: it is not JSON ({error}).", permanent=True) from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`. Raises ServiceTrouble as `read_json`, and for another value."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ServiceTrouble(f"Could not read {str(path)!r}: it holds no JSON object.", permanent=True)
+    return found
+
+
+@contextlib.contextmanager
+def told_as(path: Path) -> Iterator[None]:
+    """Tell as ServiceTrouble that what was read of `path` is not what we write there: a field is missing or wrong."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        why = f"Could not use {str(path)!r}: it does not hold what it should ({type(error).__name__})."
+        raise ServiceTrouble(why, permanent=True) from error
 
 
 def sha256_of(path: Path) -> str:
@@ -93,7 +113,7 @@ def finish_folder(folder: Path, manifest: Mapping[str, Any]) -> None:
 def finished(folder: Path) -> dict[str, Any] | None:
     """The manifest of a finished folder, or None: a folder without a manifest does not exist."""
     path = folder / MANIFEST
-    return read_json(path) if path.is_file() else None
+    return read_object(path) if path.is_file() else None
 
 
 def verify_folder(folder: Path) -> dict[str, Any]:
@@ -101,14 +121,24 @@ def verify_folder(folder: Path) -> dict[str, Any]:
     manifest = finished(folder)
     if manifest is None:
         raise ServiceTrouble(f"{str(folder)!r} has no {MANIFEST}: it was never finished.", permanent=True)
-    for name, expected in manifest["files"].items():
-        path = folder / name
+    with told_as(folder / MANIFEST):
+        files = {str(name): str(expected) for name, expected in manifest["files"].items()}
+    for name, expected in files.items():
+        path = inside(folder, name)
         found = sha256_of(path) if path.is_file() else "no file"
         if found != expected:
             raise ServiceTrouble(
                 f"{str(path)!r} changed: expected sha256 {expected[:12]}, found {found[:12]}.", permanent=True
             )
     return manifest
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file of that name in a folder. Raises ServiceTrouble for a name that leads out of it, or is none."""
+    path = PurePosixPath(name)
+    if "\x00" in name or path.is_absolute() or ".." in path.parts:
+        raise ServiceTrouble(f"{str(folder / MANIFEST)!r} names a file outside of its folder.", permanent=True)
+    return folder / path
 
 
 def fresh_folder(folder: Path) -> Path:

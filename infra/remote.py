@@ -17,7 +17,7 @@ import httpx
 import psutil
 
 from infra.errors import ServiceTrouble, UserMistake
-from infra.files import read_json, write_atomic
+from infra.files import read_object, told_as, write_atomic
 from infra.settings import Settings, revealed
 
 # A twin that is started again is back within some seconds; whether it is, is looked at as often as this.
@@ -77,9 +77,11 @@ class Remote:
         path = address_file(settings)
         if not path.is_file():
             return None
-        found = read_json(path)
-        alive = found["host"] == os.uname().nodename and psutil.pid_exists(found["pid"])
-        return cls(found["url"], found["token"]) if alive else None
+        found = read_object(path)
+        with told_as(path):
+            alive = found["host"] == os.uname().nodename and psutil.pid_exists(int(found["pid"]))
+            token = found["token"]
+            return cls(str(found["url"]), None if token is None else str(token)) if alive else None
 
     def get(self, path: str, **query: Any) -> Any:
         """The JSON of a GET. Raises as `call`."""

@@ -125,7 +125,7 @@ def keep(journal: Journal, profile: Profile, *, creator: Person, at: datetime) -
 
 
 def edited(profile: Profile, field: str, text: str) -> Profile:
-    """The profile with one field in other words. Raises UserMistake for a field that there is not, or too many words."""
+    """The profile with one field in other words. Raises UserMistake for one that there is not or that is too long."""
     if field not in FIELDS:
         raise UserMistake(f"A profile has {', '.join(FIELDS)}, no {field[:MOST_CHARACTERS]!r}.")
     line = " ".join(text.split())

@@ -6,7 +6,7 @@ forgotten again. Safe to repeat, and cheap when both agree.
 
 from pathlib import Path
 
-from infra.files import read_json, write_json
+from infra.files import read_object, told_as, write_json
 from memory.forget import bury_again
 from memory.journal import Journal
 from memory.selection import Tombstone, tombstone_from
@@ -29,8 +29,9 @@ def read_tombstones(data_folder: Path) -> tuple[list[Tombstone], int]:
     path = data_folder / FILE
     if not path.is_file():
         return [], 0
-    found = read_json(path)
-    return [tombstone_from(each) for each in found["tombstones"]], int(found["last"])
+    found = read_object(path)
+    with told_as(path):
+        return [tombstone_from(each) for each in found["tombstones"]], int(found["last"])
 
 
 def write_tombstones(data_folder: Path, tombstones: list[Tombstone], last: int) -> None:

@@ -1,7 +1,7 @@
 """What the wording of a chat message gives away, in English and Chinese: asking, thanking, agreeing, promising. Pure.
 
 Word lists and patterns, no model: pairing runs on every message that is remembered. They err towards "says something";
-where that is wrong, `memory/exchanges.py` has the reply graph and time to tell. Each takes time in proportion to the text. Other languages fall back to question
+where that is wrong, `memory/exchanges.py` has the reply graph and time to tell. Other languages fall back to question
 marks, names and shared words.
 """
 

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from infra.errors import Refused, ServiceTrouble
-from infra.files import finish_folder, finished, write_atomic
+from infra.files import finish_folder, finished, told_as, write_atomic
 from infra.voice.chat import Turn
 from memory.codec import encoded, exchange_from, note_from, plain
 from memory.messages import Exchange, Note, Why
@@ -117,18 +117,22 @@ class Dataset:
 
     def rows(self, split: Literal["train", "validation"]) -> list[Row]:
         """The rows of one split, in file order."""
-        return [row_from(line) for line in lines_of(self.folder / f"{split}.jsonl")]
+        path = self.folder / f"{split}.jsonl"
+        with told_as(path):
+            return [row_from(line) for line in lines_of(path)]
 
     def heldout(self) -> list[HeldOut]:
         """What judges an adapter trained on this dataset, oldest first."""
-        return [
-            HeldOut(
-                exchange_from(line["exchange"]),
-                tuple(note_from(note) for note in line["notes"]),
-                tuple(Turn(**turn) for turn in line.get("history", ())),
-            )
-            for line in lines_of(self.folder / "heldout.jsonl")
-        ]
+        path = self.folder / "heldout.jsonl"
+        with told_as(path):
+            return [
+                HeldOut(
+                    exchange_from(line["exchange"]),
+                    tuple(note_from(note) for note in line["notes"]),
+                    tuple(Turn(**turn) for turn in line.get("history", ())),
+                )
+                for line in lines_of(path)
+            ]
 
 
 def plan(
@@ -462,7 +466,7 @@ def lines_of(path: Path) -> list[Any]:
     """The JSON lines of a file. Raises ServiceTrouble when it is missing or broken."""
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ServiceTrouble(
             f"Could not read {str(path)!r}: {error}. Build the dataset again.", permanent=True
         ) from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import UserMistake
-from infra.files import read_json, write_atomic, write_json
+from infra.files import read_object, told_as, write_atomic, write_json
 from infra.voice.chat import Finish, Sampling, Turn
 from infra.voice.client import LocalVoice
 from infra.voice.engine import Engine
@@ -418,4 +418,8 @@ def save_card(card: EvalCard, folder: Path) -> None:
 
 def load_card(folder: Path) -> EvalCard:
     """The card that `save_card` wrote into `folder`."""
-    return from_json(read_json(folder / "evalcard.json"))
+    path = folder / "evalcard.json"
+    with told_as(path):
+        card = from_json(read_object(path))
+        card.headline()
+    return card

@@ -438,7 +438,7 @@ def lying() -> Mapping[str, bytes]:
         "runs/a/dataset/manifest.json": {"kind": "dataset", "id": "a", "files": {}},
         "runs/a/dataset/train.jsonl": row,
         "backups.json": ["/a/b.tar", "sftp://h/x.tar"],
-        "tombstones.json": {"last": 1, "tombstones": [{"at": "2026-01-01T00:00:00.000000Z", "selection": {"person": "telegram:1"}}]},
+        "forgotten.json": {"last": 1, "tombstones": [{"at": "2026-01-01T00:00:00.000000Z", "selection": {"person": "telegram:1"}}]},
         "run/api.json": {"host": os.uname().nodename, "pid": os.getpid(), "url": "http://127.0.0.1:1", "token": None},
     }  # fmt: skip
     return {name: json.dumps(value).encode() for name, value in values.items()}
@@ -457,9 +457,7 @@ def a_card() -> dict[str, Any]:
 def data_folder(data: bytes, room: Path) -> None:
     """One file of a data folder says something else; everything that reads it is asked."""
     from trainer.dataset import load
-    from trainer.evalcard import page as card_page
     from trainer.evals import load_card
-    from trainer.gate import decide
 
     chosen = list(lying())[(data[0] if data else 0) % len(lying())]
     home = load_settings(written(room, {CONFIG: b'[creator]\nname = "Ada"\n'}))
@@ -473,7 +471,7 @@ def data_folder(data: bytes, room: Path) -> None:
         partial(store.verify, VERSION), partial(store.may_speak, VERSION), partial(store.tried, VERSION, "1"),
         partial(store.tainted, VERSION), partial(store.card, VERSION), partial(store.point, VERSION),
         partial(store.vouch, VERSION, "adapter.gguf"),
-        lambda: card_page(load_card(folder), decide(load_card(folder))),
+        lambda: load_card(folder),
         lambda: load(home.data_folder / "runs" / "a" / "dataset").rows("train"),
         partial(backups, home.data_folder), partial(read_tombstones, home.data_folder), partial(Remote.here, home),
     ]  # fmt: skip

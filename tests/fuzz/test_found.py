@@ -5,9 +5,33 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.harness import try_case
-from tests.fuzz.targets import BY_NAME, DISCORD, POSTS, zipped
+from tests.fuzz.targets import BY_NAME, DISCORD, POSTS, backups_made, lying, zipped
+
+
+def lies(name: str, content: bytes) -> tuple[str, bytes]:
+    """A data folder of which one file holds something else."""
+    (number,) = (number for number, known in enumerate(lying()) if known.endswith(name))
+    return "data folder", bytes([number]) + content
+
 
 FOUND = {
+    "a pointer that is a list": lies("current.json", b"[]"),
+    "a pointer to a number": lies("current.json", b'{"current": 5}'),
+    "a canary without a share": lies("current.json", b'{"canary": {"version": "x"}}'),
+    "a pin without an audience": lies("current.json", b'{"pinned": [{}]}'),
+    "JSON nested too deep": lies("current.json", b"[" * 60_000),
+    "a manifest of a number": lies("h/manifest.json", b"5"),
+    "a manifest without files": lies("h/manifest.json", b"{}"),
+    "a verdict that is a word": lies("h/manifest.json", b'{"verdict": "passed", "files": {}}'),
+    "a card without systems": lies("evalcard.json", b"{}"),
+    "a taint that says nothing": lies("tainted.json", b"[]"),
+    "a row without a prompt": lies("train.jsonl", b"{}"),
+    "backups that are a number": lies("backups.json", b"5"),
+    "tombstones without a time": lies("forgotten.json", b'{"tombstones": [{}], "last": "x"}'),
+    "an address without a process": lies("api.json", b"{}"),
+    "a backup whose manifest is a link to itself": ("backups", backups_made()[1]),
+    "a backup with a manifest nested too deep": ("backup manifests", b"[" * 60_000),
+    "a backup that names a file beside it": ("backup manifests", b'{"format": 1, "files": {"../../../../etc/hostname": "x"}}'),
     "half a sign in JSON": ("json", b'[{"question": "\xed\xa0\x80", "answer": "x"}]'),
     "a reason of several lines": ("xml", b"<a><![CDATA[x\n9"),
     "a name that is not UTF-8 and says so": ("importing", b"\x0b" + zipped({"é.md": b"x"}).replace("é".encode(), b"\x80\x80")),
