@@ -65,8 +65,8 @@ def text_of(message: discord.Message, *, me: int) -> str:
     The name that they go by in a server may be a sentence, and would be put into the mouth of who mentions them.
     """
     names = {user.id: user.name for user in message.mentions}
-    text = re.sub(rf"[ \t]*<@!?{me}>[ \t]*", " ", message.content)
-    return re.sub(r"<@!?(\d+)>", lambda found: f"@{names.get(int(found[1]), 'somebody')}", text).strip()
+    text = re.sub(rf"(?<![ \t])[ \t]*<@!?{me}>[ \t]*", " ", message.content)
+    return re.sub(r"<@!?(\d{1,20})>", lambda found: f"@{names.get(int(found[1]), 'somebody')}", text).strip()
 
 
 def is_talk(message: discord.Message) -> bool:

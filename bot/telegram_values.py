@@ -75,11 +75,12 @@ def replied_to(message: Message) -> Message | None:
 def words_of(message: Message, me: User) -> str:
     """Text or caption, without the twin's @name and a command at the beginning."""
     text, entities = content_of(message)
-    raw = text.encode("utf-16-le")
+    raw = text.encode("utf-16-le", "surrogatepass")
     for entity in sorted(entities, key=lambda each: -each.offset):
         if calls(entity, text, me) or (entity.type == MessageEntity.BOT_COMMAND and entity.offset == 0):
-            raw = raw[: 2 * entity.offset] + raw[2 * (entity.offset + entity.length) :]
-    return raw.decode("utf-16-le").strip().lstrip(",，:：").strip()
+            begin, end = span(entity)
+            raw = raw[:begin] + raw[end:]
+    return raw.decode("utf-16-le", "replace").strip().lstrip(",，:：").strip()
 
 
 def content_of(message: Message) -> tuple[str, Sequence[MessageEntity]]:
@@ -97,8 +98,13 @@ def calls(entity: MessageEntity, text: str, me: User) -> bool:
 
 def covered(entity: MessageEntity, text: str) -> str:
     """The words that an entity is about."""
-    raw = text.encode("utf-16-le")[2 * entity.offset : 2 * (entity.offset + entity.length)]
-    return raw.decode("utf-16-le", "replace")
+    begin, end = span(entity)
+    return text.encode("utf-16-le", "surrogatepass")[begin:end].decode("utf-16-le", "replace")
+
+
+def span(entity: MessageEntity) -> tuple[int, int]:
+    """Where an entity begins and ends, in bytes of UTF-16."""
+    return 2 * max(entity.offset, 0), 2 * max(entity.offset + entity.length, 0)
 
 
 def mentions_of(message: Message, me: User) -> tuple[str, ...]:
