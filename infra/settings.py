@@ -16,13 +16,21 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from infra.errors import UserMistake
 from infra.presets import PRESETS, Preset, PresetName
 
 CONFIG = "understudy.toml"
 PREFIX = "UNDERSTUDY_"
+# Of what is wrong with settings so many things are said at once, each in so many characters.
+MOST_SAID, MOST_CHARACTERS = 8, 200
 # Words that people leave in a secret's place; a server protected by one of them is not protected.
 PLACEHOLDERS = {"changeme", "change-me", "change_me", "secret", "password", "token", "your-token-here", "xxx", "todo"}
 
@@ -317,8 +325,8 @@ class ScheduleSettings(Section):
 
         try:
             return ZoneInfo(name).key
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{name!r} is no time zone, such as 'Europe/Paris'") from error
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"{name[:40]!r} is no time zone, such as 'Europe/Paris'") from error
 
     @field_validator("quiet")
     @classmethod
@@ -615,9 +623,10 @@ def read_secret(name: str, path: Path) -> str:
     """What a secret's file says. Raises UserMistake when it cannot be read: once named, a secret is never optional."""
     try:
         return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserMistake(
-            f"{name} names {str(path)!r}, which cannot be read ({error}). Fix the path or its owner."
+            f"{name[:MOST_CHARACTERS]} names {str(path)[:MOST_CHARACTERS]!r}, which cannot be read ({one_line(error)}). "
+            "Fix the path or its owner."
         ) from error
 
 
@@ -664,14 +673,19 @@ def load_settings(home: Path) -> Settings:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserMistake(f'There is no {CONFIG} in {str(home)!r}. Run "understudy init" there first.') from error
-    except (OSError, ValueError) as error:
-        raise UserMistake(f"{str(path)!r} cannot be read: {error}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserMistake(f"{str(path)!r} cannot be read: {one_line(error)}.") from error
     read_env_file(home / ".env")
     refuse_unknown_variables()
     try:
         return Settings(**{**given, "home": home})
     except ValidationError as error:
-        raise UserMistake(f"{CONFIG} or the environment: {'; '.join(in_words(e) for e in error.errors())}.") from error
+        said = [in_words(each) for each in error.errors()[:MOST_SAID]]
+        raise UserMistake(f"{CONFIG} or the environment: {'; '.join(said)}.") from error
+    except (SettingsError, RecursionError) as error:
+        found = re.search(r'field "(\w+)"', str(error))
+        name = f"{PREFIX}{found[1].upper()}" if found else PREFIX
+        raise UserMistake(f"{name}...: lists and tables in the environment are written as JSON.") from error
 
 
 def read_env_file(path: Path) -> None:
@@ -681,20 +695,30 @@ def read_env_file(path: Path) -> None:
     """
     if not path.is_file():
         return
-    for name, value in dotenv_values(path, encoding="utf-8").items():
-        if name.startswith(PREFIX) and value:
-            os.environ.setdefault(name, value)
+    try:
+        for name, value in dotenv_values(path, encoding="utf-8").items():
+            if name.startswith(PREFIX) and value:
+                os.environ.setdefault(name, value)
+    except (OSError, ValueError) as error:
+        # What it says of a value that cannot be set would show it.
+        raise UserMistake(f"{str(path)!r} cannot be read: it is no UTF-8 text of NAME=VALUE lines.") from error
 
 
 def in_words(error: Mapping[str, Any]) -> str:
     """One pydantic error as words: where, what is wrong, never the value of a secret."""
-    where = ".".join(str(part) for part in error["loc"])
+    where = one_line(".".join(str(part) for part in error["loc"]))
     if error["type"] == "extra_forbidden":
         return f"unknown key {where!r}"
     if error["type"] == "missing":
         return f"{where!r} is missing"
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = one_line(str(error["msg"]).removeprefix("Value error, "))
     return f"{where}: {message}" if where else message
+
+
+def one_line(said: object) -> str:
+    """What a library or a file says, as it fits into a sentence; no password that an address carries."""
+    line = " ".join(str(said).split())
+    return re.sub(r"//[^/\s]*@", "//...@", line)[:MOST_CHARACTERS]
 
 
 def refuse_unknown_variables() -> None:
@@ -703,7 +727,7 @@ def refuse_unknown_variables() -> None:
     for name, _ in our_variables():
         if name.removeprefix(PREFIX).removesuffix("_FILE").split("__")[0] not in known:
             raise UserMistake(
-                f"Unknown environment variable {name!r}; settings are {PREFIX}SECTION__KEY, as in {PREFIX}API__PORT."
+                f"Unknown environment variable {name[:MOST_CHARACTERS]!r}; settings are {PREFIX}SECTION__KEY, as in {PREFIX}API__PORT."
             )
 
 

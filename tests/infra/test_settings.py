@@ -91,6 +91,17 @@ def test_a_setting_that_cannot_work_is_named(home: Path, text: str, said: str) -
     assert said in refusal(home, text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["[voice]\nurls = ['{}']\n", "[teacher]\nurl = 'ftp{}'\n", "[telegram]\napi = '{}'\n", "[graph]\nmodel = 'x{}'\n"],
+)
+def test_a_password_in_an_address_is_not_said(home: Path, text: str) -> None:
+    said = refusal(home, text.format("http://ada:a-secret-word@10.0.0.2"))
+
+    assert "10.0.0.2" in said
+    assert "a-secret-word" not in said
+
+
 def test_a_creator_id_without_a_platform_is_refused(tmp_path: Path) -> None:
     (tmp_path / "understudy.toml").write_text('[creator]\nname = "Ada"\nids = ["12345"]\n')
 
