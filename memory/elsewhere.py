@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from infra.errors import ServiceTrouble
 from infra.remote import BACK_S, LOOK_S, Gone, Remote
 from memory.codec import note_from
 from memory.prompt import MOST_TOKENS
@@ -24,7 +25,11 @@ class RecallElsewhere:
         """Up to `limit` notes. Waits for an API that is started again; raises ServiceTrouble when it does not come."""
         asked = {"question": question, "community": scope.community, "limit": limit, "budget_tokens": budget_tokens}
         found = self._patiently(asked)
-        return Recollection(tuple(map(note_from, found["notes"])), found["confidence"], found["timings_ms"])
+        try:
+            notes, confidence = tuple(map(note_from, found["notes"])), float(found["confidence"])
+            return Recollection(notes, confidence, dict(found["timings_ms"]))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ServiceTrouble("The twin's memory answered with something that is no notes: is it as new?") from error
 
     def _patiently(self, asked: dict[str, Any]) -> Any:
         """What the API answers. One that has been there before may be back soon."""

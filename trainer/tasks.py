@@ -14,6 +14,7 @@ from infra.errors import ServiceTrouble
 from infra.queue import ring
 from infra.runs import Runs
 from infra.settings import Settings
+from memory.codec import storable
 from memory.journal import Journal
 from memory.retention import Retention, expire
 from trainer.schedule import scheduled
@@ -49,7 +50,9 @@ def register(
     @app.task(name="trainer.run")
     @told
     def run(run_id: str) -> None:
-        left = supervise(runs, run_id, home=home, log=log, stopping=stopping, clock=runs.now, queues=queues)
+        # Whoever can ring may say anything; only an id that is in the table means something.
+        known, clock = storable(str(run_id)), runs.now
+        left = supervise(runs, known, home=home, log=log, stopping=stopping, clock=clock, queues=queues)
         # The next part at once, and a second try; the third when reconcile rings: by then what was down may be back.
         if left is not None and left.state == "queued" and left.attempt <= 1 and not stopping.is_set():
             ring(app, left)

@@ -30,7 +30,7 @@ MOST_SAID = 2_000
 READABLE = tuple(
     {
         str(ROOT), sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(),
-        "/usr/share", "/usr/lib", "/proc", "/sys", "/dev/null", "/dev/urandom", "/etc",
+        "/usr/share", "/usr/lib", "/proc", "/sys", "/dev/null", "/dev/urandom",
     }
 )  # fmt: skip
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND

@@ -18,7 +18,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from bot import delivery, discord_show, discord_values, telegram_show, telegram_values, wording
-from bot.community import Community
 from bot.screens import Form, Screen, plain
 from infra.adapters import AdapterStore
 from infra.backup import backups, unpack
@@ -302,33 +301,28 @@ def shown(data: bytes, room: Path) -> None:
     assert not set(plain(text)) & set("[]()<>*_`~|@#\\\n")
 
 
-COMMUNITY = Community.__new__(Community)
-
-
 def telegram_update(data: bytes, room: Path) -> None:
     """Whatever python-telegram-bot takes for an update has a value here."""
     from telegram import Update, User
 
     me = User(77, "Twin", True, username="ada_twin")
+    people = SimpleNamespace(person=lambda platform, identity, name="", bot=False: Person(platform, identity, name))
+    message = None
     with suppress(Exception):  # what the library does not take never comes here
         update = Update.de_json(json.loads(data), None)
         message = update.effective_message if update else None
-        if message is None:
-            return
-        found = message
-    try:
-        message = found
-    except UnboundLocalError:
+        assert message is None or all(isinstance(each, str | None) for each in (message.text, message.caption))
+        assert message is None or isinstance(message.from_user.language_code if message.from_user else "", str | None)
+        marks = telegram_values.content_of(message)[1] if message else ()
+        message = message if all(isinstance(at, int) for each in marks for at in (each.offset, each.length)) else None
+    if message is None or message.chat is None:
         return
-    telegram_values.place_of(message)
-    if hasattr(message, "text"):
-        with_people = SimpleNamespace(person=lambda platform, identity, name="", bot=False: Person(platform, identity, name))
-        said = telegram_values.said_of(with_people, message, me)
-        json.dumps(encoded(said)).encode()
-        telegram_values.addressed(message, me)
-        telegram_values.other_command(message)
-        telegram_values.language_for(message.from_user, "en")
-        telegram_values.answering_language(said.text, "zh-TW")
+    said = telegram_values.said_of(people, message, me)
+    json.dumps(encoded(said)).encode()
+    telegram_values.addressed(message, me)
+    telegram_values.other_command(message)
+    telegram_values.language_for(message.from_user, "en")
+    telegram_values.answering_language(said.text, "zh-TW")
 
 
 def update_of(**fields: Any) -> bytes:

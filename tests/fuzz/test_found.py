@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.harness import try_case
-from tests.fuzz.targets import BY_NAME, DISCORD, POSTS, backups_made, lying, zipped
+from tests.fuzz.targets import BY_NAME, DISCORD, NOTES, POSTS, TOML, backups_made, lying, update_of, zipped
 
 
 def lies(name: str, content: bytes) -> tuple[str, bytes]:
@@ -14,7 +14,23 @@ def lies(name: str, content: bytes) -> tuple[str, bytes]:
     return "data folder", bytes([number]) + content
 
 
+MENTION = {"type": "mention", "offset": 1, "length": 2}
+
 FOUND = {
+    "settings nested too deep": ("settings", b"x = " + b"[" * 5_000),
+    "a variable that is no JSON": ("settings", TOML + b"\n----\nRETENTION=x"),
+    "a variable nested too deep": ("settings", TOML + b"\n----\nCREATOR__IDS=" + b"[" * 50_000),
+    "a key of thousands of signs": ("settings", TOML + b"\n" + b"9" * 5_000 + b" = 1"),
+    "a .env in another encoding": ("settings", TOML + b"\n----\n\n----\nUNDERSTUDY_API__TOKEN=\xff"),
+    "a .env with a NUL": ("settings", TOML + b'\n----\n\n----\nUNDERSTUDY_API__HOST="a\x00b"'),
+    "a time zone that is none": ("settings", TOML.replace(b'"UTC"', b'"Mars/Base"')),
+    "half a sign in an update": ("telegram updates", update_of(text="HALF hi").replace(b"HALF", b"\\ud800")),
+    "a mention that begins inside a sign": ("telegram updates", update_of(text="👩 hi", entities=[{**MENTION, "type": "bot_command", "offset": 0, "length": 1}])),
+    "a person with a number of thousands of digits": ("discord messages", b"<@" + b"9" * 5_000 + b">"),
+    "notes without a confidence": ("recall elsewhere", NOTES.replace(b'"confidence"', b'"x"')),
+    "notes that are none": ("recall elsewhere", b"null"),
+    "a run of a number": ("doorbells", b'{"run_id": 99999999999999999999}'),
+    "a run of half a sign": ("doorbells", b'{"run_id": "\\ud800"}'),
     "a pointer that is a list": lies("current.json", b"[]"),
     "a pointer to a number": lies("current.json", b'{"current": 5}'),
     "a canary without a share": lies("current.json", b'{"canary": {"version": "x"}}'),
