@@ -2,6 +2,7 @@
 # make test   set up everything and run all tests
 # make lint   ruff, mypy strict, import rules, what is installed fits together
 # make drills processes killed at every stage, hostile queues, full disks
+# make fuzz   what strangers write, changed for a minute each, led by coverage
 # make audit  known holes in the pinned versions, asked of PyPI
 # make bench  measure this machine
 PYTHON ?= python3
@@ -17,7 +18,7 @@ endif
 # Of llama.cpp only what computes text: no pictures, no programs.
 LLAMA_FLAGS := $(AMX_FLAGS) -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/infra/voice/llama.cmake'
 
-.PHONY: demo test lint drills audit bench clean llama-flags llama-programs
+.PHONY: demo test lint drills fuzz audit bench clean llama-flags llama-programs
 
 demo: $(STAMP)
 	$(BIN)/understudy demo $(ARGS)
@@ -39,6 +40,11 @@ lint: $(STAMP)
 drills: $(STAMP)
 	$(BIN)/pytest tests/drills tests/infra/test_queue.py tests/infra/test_compose.py tests/trainer/test_killed_training.py \
 		tests/trainer/test_supervise.py tests/infra/voice/test_crash.py tests/infra/voice/test_hostile.py --durations=0
+
+# One target by its name, for as long as you like: make fuzz FUZZ=pdf FUZZ_SECONDS=3600. What is found lies in build/fuzz.
+FUZZ_SECONDS ?= 60
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS) $(if $(FUZZ),'$(FUZZ)')
 
 audit: $(STAMP)
 	$(BIN)/pip install --quiet --constraint constraints.txt pip-audit

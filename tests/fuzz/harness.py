@@ -134,10 +134,10 @@ def try_case(target: Target, data: bytes, room: Path, *, seconds: float = SECOND
         raise AssertionError(str(error)) from None
 
 
-def changed(target: Target, data: bytes, rng: random.Random) -> bytes:
+def changed(target: Target, data: bytes, rng: random.Random, *, most: int = MOST_INPUT) -> bytes:
     """An input of the format with one to four pieces changed, so that what reads it gets beyond its beginning."""
     for _ in range(rng.randint(1, 4)):
-        data = CHANGE_BY[rng.randrange(len(CHANGE_BY))](target, data, rng)[:MOST_INPUT]
+        data = rng.choice(CHANGE_BY)(target, data, rng)[:most]
     return data
 
 

@@ -213,12 +213,51 @@ HTML = b"""<!DOCTYPE html><html><head><meta charset="utf-8"><title>Loaf</title><
 <pre>code</pre><p hidden>no</p></article></body></html>"""
 BOOKMARKS = b"""<!DOCTYPE NETSCAPE-Bookmark-file-1><DL><p><DT><H3>Bread</H3><DL><p><DT><A HREF="https://a.example">Flour</A>
 <DD>About flour</DL></DL>"""
-LINKS = b"# Bread\n- [Flour](https://a.example/f) all about it\nmore\n* https://b.example - water\n1. https://c.example\n"
+LINKS = (
+    b"# Bread\n- [Flour](https://a.example/f) all about it\nmore\n* https://b.example - water\n1. https://c.example\n"
+)
 SRT = b"1\n00:00:01,000 --> 00:00:02,500\nRound it tight.\n\n2\n00:00:03,000 --> 00:00:04,000\nFlour it.\n"
 VTT = b"WEBVTT\n\nNOTE https://v.example/1\n\n00:01.000 --> 00:02.500 align:start\n<v Ada>Round it.</v>\n\n1\n00:00:03.000 --> 00:00:04.000\nRound it. Tight.\n"
-XML_WORDS = (b"<!DOCTYPE a [<!ENTITY b 'c'>]>", b"&b;", b"<!--", b"-->", b"<![CDATA[", b"<?x ?>", b"<question>", b"<answer>", b"</x>", b"&#0;", b"&#55296;")
-HTML_WORDS = (*XML_WORDS, b"<div>", b"<table>", b"<li>", b"<h1>", b"<p hidden>", b'charset="idna"', b'charset="punycode"', b"<article>", b'class="page_wrap"')
-JSON_WORDS = (b"{", b"}", b"[", b"]", b",", b":", b'"', b"null", b"\\ud800", b"\\u0000", b'"messages":[', b'"id":', b"1e400")
+XML_WORDS = (
+    b"<!DOCTYPE a [<!ENTITY b 'c'>]>",
+    b"&b;",
+    b"<!--",
+    b"-->",
+    b"<![CDATA[",
+    b"<?x ?>",
+    b"<question>",
+    b"<answer>",
+    b"</x>",
+    b"&#0;",
+    b"&#55296;",
+)
+HTML_WORDS = (
+    *XML_WORDS,
+    b"<div>",
+    b"<table>",
+    b"<li>",
+    b"<h1>",
+    b"<p hidden>",
+    b'charset="idna"',
+    b'charset="punycode"',
+    b"<article>",
+    b'class="page_wrap"',
+)
+JSON_WORDS = (
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b'"',
+    b"null",
+    b"\\ud800",
+    b"\\u0000",
+    b'"messages":[',
+    b'"id":',
+    b"1e400",
+)
 
 
 def import_named(data: bytes, room: Path) -> None:
@@ -232,15 +271,48 @@ def import_named(data: bytes, room: Path) -> None:
     assert sorted(path.name for path in room.rglob("*")) == sorted(["given", name])
 
 
-NAMES = ("a.csv", "b.json", "c.jsonl", "d.xml", "e.md", "f.txt", "g.html", "h.pdf", "i.docx", "j.epub", "k.srt", "l.zip", "m")
+NAMES = (
+    "a.csv",
+    "b.json",
+    "c.jsonl",
+    "d.xml",
+    "e.md",
+    "f.txt",
+    "g.html",
+    "h.pdf",
+    "i.docx",
+    "j.epub",
+    "k.srt",
+    "l.zip",
+    "m",
+)
 
 
 def whole_files() -> list[bytes]:
     a_journal()  # made where no case is under way
     inner = zipped({"deep/a.md": MARKDOWN, "../b.txt": b"x"})
-    zips = [zipped({"a.md": MARKDOWN, "b/c.html": HTML, "d.zip": inner}), zipped(PACKAGE), zipped(word()), zipped(book())]
-    files = [b"question,answer\nHow?,So.\n", QA, QA + b"\n" + QA, PAIRS, MARKDOWN, LINKS, HTML, page(), *zips, SRT, TELEGRAM]
-    return [bytes([number % len(NAMES)]) + each for number, each in enumerate(files)] + [b"\x8c" + each for each in zips]
+    zips = [
+        zipped({"a.md": MARKDOWN, "b/c.html": HTML, "d.zip": inner}),
+        zipped(PACKAGE),
+        zipped(word()),
+        zipped(book()),
+    ]
+    files = [
+        b"question,answer\nHow?,So.\n",
+        QA,
+        QA + b"\n" + QA,
+        PAIRS,
+        MARKDOWN,
+        LINKS,
+        HTML,
+        page(),
+        *zips,
+        SRT,
+        TELEGRAM,
+    ]
+    return [bytes([number % len(NAMES)]) + each for number, each in enumerate(files)] + [
+        b"\x8c" + each for each in zips
+    ]
 
 
 @cache
@@ -260,30 +332,31 @@ def split(data: bytes, room: Path) -> None:
         assert all(0 < size(part) <= limit for part in parts)
         assert is_within(bare(text), bare("".join(parts)))
         assert len(parts) <= 4 + 6 * size(text) / limit
-        if not delivery.FENCE.search(text):
+        # Without code, of which each part is opened and closed; what a part begins with may be read as such.
+        if not any(map(delivery.FENCE.search, (text, *parts))):
             assert bare("".join(parts)) == bare(text)
             for match in delivery.WHOLE.finditer(text.strip()):
                 fits = size(match[0]) <= limit // 2
                 assert not fits or match[0].count("\u200d") or any(match[0] in part for part in parts), match[0]
-            assert signs("\n".join(parts), limit, size) == signs(text, limit, size)
+            # What is longer than half a part may be cut.
+            assert is_within([each for each in signs(text) if size(each) < limit // 4], signs("\n".join(parts)))
 
 
 def bare(text: str) -> str:
     return re.sub(r"\s", "", text)
 
 
-def is_within(text: str, longer: str) -> bool:
-    """Whether all characters of a text stand in a longer one, in order."""
-    left = iter(longer)
-    return all(sign in left for sign in text)
+def is_within(few: Sequence[str], more: Sequence[str]) -> bool:
+    """Whether all of some characters stand among others, in their order."""
+    left = iter(more)
+    return all(sign in left for sign in few)
 
 
-def signs(text: str, limit: int, size: Callable[[str], int]) -> list[str]:
-    """The characters as people see them, without blanks and without those that are longer than a message."""
+def signs(text: str) -> list[str]:
+    """The characters as people see them, without blanks."""
     import regex
 
-    found = [bare(each) for each in regex.findall(r"\X", text)]
-    return [each for each in found if each and size(each) < limit // 2]
+    return [found for each in regex.findall(r"\X", text) if (found := bare(each))]
 
 
 def shown(data: bytes, room: Path) -> None:
@@ -302,27 +375,38 @@ def shown(data: bytes, room: Path) -> None:
 
 
 def telegram_update(data: bytes, room: Path) -> None:
-    """Whatever python-telegram-bot takes for an update has a value here."""
-    from telegram import Update, User
+    """Whatever python-telegram-bot takes for a message has a value here."""
+    from telegram import User
 
-    me = User(77, "Twin", True, username="ada_twin")
-    people = SimpleNamespace(person=lambda platform, identity, name="", bot=False: Person(platform, identity, name))
-    message = None
-    with suppress(Exception):  # what the library does not take never comes here
-        update = Update.de_json(json.loads(data), None)
-        message = update.effective_message if update else None
-        assert message is None or all(isinstance(each, str | None) for each in (message.text, message.caption))
-        assert message is None or isinstance(message.from_user.language_code if message.from_user else "", str | None)
-        marks = telegram_values.content_of(message)[1] if message else ()
-        message = message if all(isinstance(at, int) for each in marks for at in (each.offset, each.length)) else None
-    if message is None or message.chat is None:
+    me, message = User(77, "Twin", True, username="ada_twin"), message_in(data)
+    if message is None:
         return
+    people = SimpleNamespace(person=lambda platform, identity, name="", bot=False: Person(platform, identity, name))
     said = telegram_values.said_of(people, message, me)
     json.dumps(encoded(said)).encode()
     telegram_values.addressed(message, me)
     telegram_values.other_command(message)
     telegram_values.language_for(message.from_user, "en")
     telegram_values.answering_language(said.text, "zh-TW")
+
+
+def message_in(data: bytes) -> Any:
+    """The message of an update; None for what the library refuses, or takes with values of types that nobody sends."""
+    from telegram import Update
+
+    try:
+        update = Update.de_json(json.loads(data), None)
+        message = update.effective_message if update else None
+        marks = telegram_values.content_of(message)[1] if message else ()
+        texts = (
+            [message.text, message.caption, message.from_user and message.from_user.language_code] if message else []
+        )
+    except Exception:  # noqa: BLE001  whatever the library makes of it
+        return None
+    plain_types = all(isinstance(text, str | None) for text in texts) and all(
+        isinstance(at, int) for each in marks for at in (each.offset, each.length)
+    )
+    return message if plain_types and message and message.chat else None
 
 
 def update_of(**fields: Any) -> bytes:
@@ -337,9 +421,23 @@ def updates() -> list[bytes]:
     reply = {"message_id": 4, "date": 1, "chat": {"id": -1005, "type": "supergroup"}, "text": "x"}
     return [
         update_of(text="/a @ada_twin 👩‍🚀 how warm?", entities=marks, is_topic_message=True, message_thread_id=9),
-        update_of(caption="👩‍🚀 @ada_twin 问", caption_entities=[{"type": "mention", "offset": 6, "length": 9}], edit_date=1767261700),
+        update_of(
+            caption="👩‍🚀 @ada_twin 问",
+            caption_entities=[{"type": "mention", "offset": 6, "length": 9}],
+            edit_date=1767261700,
+        ),
         update_of(text="hi", reply_to_message=reply, sender_chat={"id": -1006, "type": "channel", "title": "Ada"}),
-        update_of(text="x", entities=[{"type": "text_mention", "offset": 0, "length": 1, "user": {"id": 77, "is_bot": True, "first_name": "T"}}]),
+        update_of(
+            text="x",
+            entities=[
+                {
+                    "type": "text_mention",
+                    "offset": 0,
+                    "length": 1,
+                    "user": {"id": 77, "is_bot": True, "first_name": "T"},
+                }
+            ],
+        ),
     ]
 
 
@@ -394,7 +492,16 @@ def settings(data: bytes, room: Path) -> None:
     try:
         found = load_settings(room)
         assert SECRET not in repr(found)
-        repr((found.journal_url, found.queue_url, found.models, found.creator_keys, found.data_folder, found.schedule.hours))
+        repr(
+            (
+                found.journal_url,
+                found.queue_url,
+                found.models,
+                found.creator_keys,
+                found.data_folder,
+                found.schedule.hours,
+            )
+        )
     except UnderstudyError as error:
         assert SECRET not in str(error), str(error)
         raise
@@ -421,7 +528,13 @@ VERSION = "20260101T000000Z-abcdefgh"
 def lying() -> Mapping[str, bytes]:
     """Small files that the program reads, by their places in a data folder."""
     passed = {"passed": True, "reasons": []}
-    row = {"prompt": [{"role": "user", "content": "q"}], "completion": [{"role": "assistant", "content": "a"}], "given": "none", "use": "train", "provenance": {}}
+    row = {
+        "prompt": [{"role": "user", "content": "q"}],
+        "completion": [{"role": "assistant", "content": "a"}],
+        "given": "none",
+        "use": "train",
+        "provenance": {},
+    }
     pinned = [{"community": "discord:1", "language": "en", "version": VERSION}]
     values: dict[str, Any] = {
         "adapters/current.json": {"current": VERSION, "previous": None, "canary": {"version": VERSION, "share": 0.1, "since": "2026"}, "pinned": pinned},
@@ -566,7 +679,13 @@ def model(data: bytes, room: Path) -> None:
     (room / "base.gguf").write_bytes(models()[0])
     with suppress(UnderstudyError):
         header = check_base(room / "given.gguf")
-        for name in ("block_count", "context_length", "embedding_length", "attention.head_count", "attention.head_count_kv"):
+        for name in (
+            "block_count",
+            "context_length",
+            "embedding_length",
+            "attention.head_count",
+            "attention.head_count_kv",
+        ):
             header.number(name)
     check_adapter(room / "given.gguf", check_base(room / "base.gguf"), base_name="base")
 
@@ -592,7 +711,23 @@ def recalled(data: bytes, room: Path) -> None:
     RecallElsewhere(lambda: SimpleNamespace(get=lambda path, **query: found)).recall("q")
 
 
-NOTES = json.dumps({"notes": [{"id": "a", "kind": "exchange", "text": "t", "source": "s", "score": 0.5, "at": "2026-01-01T00:00:00.000000Z", "why": {"words": ["a"], "replaced": None}}], "confidence": 0.5, "timings_ms": {}}).encode()
+NOTES = json.dumps(
+    {
+        "notes": [
+            {
+                "id": "a",
+                "kind": "exchange",
+                "text": "t",
+                "source": "s",
+                "score": 0.5,
+                "at": "2026-01-01T00:00:00.000000Z",
+                "why": {"words": ["a"], "replaced": None},
+            }
+        ],
+        "confidence": 0.5,
+        "timings_ms": {},
+    }
+).encode()
 
 
 def json_of(data: bytes) -> Any:
@@ -662,7 +797,15 @@ def chatter(data: bytes, room: Path) -> None:
 
     asked, said = halves(data)
     for text in (asked, said):
-        for look in (talk.asks, talk.asks_back, talk.is_talk, talk.thanks, talk.agrees, talk.is_promise, talk.own_words):
+        for look in (
+            talk.asks,
+            talk.asks_back,
+            talk.is_talk,
+            talk.thanks,
+            talk.agrees,
+            talk.is_promise,
+            talk.own_words,
+        ):
             look.__wrapped__(text) if hasattr(look, "__wrapped__") else look(text)
         talk.seconds_to_write.__wrapped__(text)
         talk.words.__wrapped__(text)
