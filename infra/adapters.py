@@ -274,6 +274,16 @@ class AdapterStore:
         if (taint := self.tainted(version)) is not None:
             raise Refused(f"Adapter {version!r} is tainted: {taint}. Retrain without it.")
 
+    def may_load(self, version: str, *, base: str, base_sha256: str) -> None:
+        """Raise Refused, with what its manifest says, for an adapter that was made on other weights than those served."""
+        made = self.manifest(version)
+        if made.get("base_sha256", base_sha256) != base_sha256:
+            by, on = made.get("code_version", "of an unknown version"), made.get("base", "an unknown base")
+            raise Refused(
+                f"Adapter {version!r} was made by Understudy {by} on {on} ({made['base_sha256'][:12]}), "
+                f"and here {base} ({base_sha256[:12]}) is served: retrain, or serve that base again."
+            )
+
     def taint(self, version: str, reason: str) -> None:
         """Mark a version as never to speak again. Beside its folder, whose hashes stay true."""
         write_json(self._root / f"{self.folder(version).name}.tainted.json", {"reason": reason})

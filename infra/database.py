@@ -289,3 +289,21 @@ def json_text(engine: Engine, column: str, *path: str) -> str:
 def serial(connection: Connection) -> str:
     """The column type of a counting primary key that never reuses a number."""
     return "BIGSERIAL PRIMARY KEY" if connection.dialect.name == "postgresql" else "INTEGER PRIMARY KEY AUTOINCREMENT"
+
+
+def restart_numbers(connection: Connection) -> None:
+    """Let every counting primary key go on after the rows that are there, however they came.
+
+    SQLite keeps to that by itself.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    counted = connection.execute(
+        sa.text(
+            "SELECT table_name, column_name FROM information_schema.columns "
+            "WHERE table_schema = current_schema() AND column_default LIKE 'nextval(%'"
+        )
+    )
+    for table, column in counted.all():
+        last = f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'), max({column})) FROM {table}"
+        connection.execute(sa.text(last))

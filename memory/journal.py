@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -152,7 +152,11 @@ class Journal:
         Raises UserMistake for a URL that is no database of ours and ServiceTrouble when it cannot be opened.
         """
         engine = connect(url)
-        migrate(engine, "journal", MIGRATIONS)
+        try:
+            migrate(engine, "journal", MIGRATIONS)
+        except BaseException:
+            engine.dispose()
+            raise
         return cls(engine)
 
     @property
@@ -532,8 +536,9 @@ class Writer:
         """Add one `cleaned` event; False when the same event is already there, whatever this one's payload says."""
         return bool(
             self.run(
-                "INSERT INTO events (platform, place, message_id, kind, revision, author, source, at, payload) "
-                "VALUES (:platform, :place, :message_id, :kind, :revision, :author, :source, :at, :payload) "
+                "INSERT INTO events "
+                "(platform, place, message_id, kind, revision, author, source, at, payload, written) "
+                "VALUES (:platform, :place, :message_id, :kind, :revision, :author, :source, :at, :payload, :written) "
                 "ON CONFLICT DO NOTHING RETURNING seq",
                 platform=event.platform,
                 place=event.place,
@@ -544,6 +549,7 @@ class Writer:
                 source=str(event.source),
                 at=time_text(event.at),
                 payload=dumps(event.payload),
+                written=time_text(clock()),
             )
         )
 
@@ -853,6 +859,11 @@ class Writer:
             granted=granted,
             at=time_text(at),
         )
+
+
+def clock() -> datetime:
+    """When something is written down."""
+    return datetime.now(UTC)
 
 
 parsed = lru_cache(maxsize=None)(sa.text)

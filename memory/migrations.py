@@ -181,6 +181,20 @@ def m011_found_by_a_model(connection: Connection) -> None:
     )
 
 
+def m012_when_it_was_written(connection: Connection) -> None:
+    """When each event was written down, which for an archive is long after it happened.
+
+    Nobody noted it for those before: they were written no earlier than anything that stands before them happened.
+    """
+    connection.execute(sa.text("ALTER TABLE events ADD COLUMN written TEXT NOT NULL DEFAULT ''"))
+    connection.execute(
+        sa.text(
+            "UPDATE events SET written = before.latest FROM "
+            "(SELECT seq, max(at) OVER (ORDER BY seq) AS latest FROM events) AS before WHERE before.seq = events.seq"
+        )
+    )
+
+
 MIGRATIONS: list[Migration] = [
     m001_initial,
     m002_long_questions_and_late_pieces,
@@ -193,4 +207,5 @@ MIGRATIONS: list[Migration] = [
     m009_graph,
     m010_questions_of_exchanges,
     m011_found_by_a_model,
+    m012_when_it_was_written,
 ]

@@ -319,7 +319,8 @@ def voices_list(home: Path | None, *, as_json: bool) -> None:
     remote = Remote.find(settings)
     speaking = remote.get("/admin/voices") if remote else stored_voices(store)
     found = [
-        {"version": each, "passed": passed(store, each), "tainted": store.tainted(each)} for each in store.versions()
+        {"version": each, "passed": passed(store, each), "tainted": store.tainted(each), **made(store, each)}
+        for each in store.versions()
     ]
     ended = last_trial(settings)
     if as_json:
@@ -365,6 +366,12 @@ def stored_voices(store: AdapterStore) -> dict[str, Any]:
 def passed(store: AdapterStore, version: str) -> bool:
     """Whether a version passed its gate."""
     return bool((store.manifest(version).get("verdict") or {}).get("passed"))
+
+
+def made(store: AdapterStore, version: str) -> dict[str, str]:
+    """On which base a version was made, and by which version of this program."""
+    manifest = store.manifest(version)
+    return {"base": manifest.get("base", ""), "code_version": manifest.get("code_version", "")}
 
 
 def voices_history(home: Path | None, *, again: bool, as_json: bool) -> None:

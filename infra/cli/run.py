@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.cli.bots import configured
-from infra.cli.compose import open_twin, open_voices, settings_of
+from infra.cli.compose import open_journal, open_runs, open_twin, open_voices, settings_of
 from infra.cli.console import err
 from infra.errors import UserMistake
 from infra.processes import Child, Supervisor, die_with_parent
@@ -79,6 +79,15 @@ def refuse_running(settings: Settings) -> None:
     """Raise UserMistake where this installation is served already."""
     if (running := Remote.here(settings)) is not None:
         raise UserMistake(f"This twin is running already, at {running.url}.")
+
+
+def refuse_unusable(settings: Settings) -> None:
+    """Raise UserMistake for a database that this program cannot use; else it is brought up to date."""
+    journal = open_journal(settings)
+    try:
+        open_runs(settings, journal)
+    finally:
+        journal.close()
 
 
 def api_child(settings: Settings, port: int | None) -> Child:
@@ -167,6 +176,7 @@ def worker(home: Path | None, *, queues: str, once: bool) -> None:
             raise UserMistake("Only trainings are worked on once: say --queue gpu --once.")
         become("worker", home, "--once")
     settings = settings_of(home)
+    refuse_unusable(settings)
     end_when_told()
     keep_running(worker_child(settings, queues, log=None))
 
@@ -205,5 +215,6 @@ def beat(home: Path | None) -> None:
 
 def become(role: str, home: Path | None, *options: str) -> None:
     settings = settings_of(home)
+    refuse_unusable(settings)
     arguments = [sys.executable, "-m", "trainer.app", role, "--home", str(settings.home), *options]
     os.execve(sys.executable, arguments, child_environment())  # noqa: S606  the process becomes another of ours

@@ -353,10 +353,11 @@ class Voices:
     def _tried(self, version: str) -> Path:
         """The file of a version that may be loaded here: unchanged, and tried once where it can do no harm.
 
-        Raises ServiceTrouble for what is changed or did not stand its trial.
+        Raises ServiceTrouble for what is changed or did not stand its trial, and Refused for what is of another base.
         """
         self.store.verify(version)
         path, base = self.store.gguf(version), self.engine.base_sha256
+        self.store.may_load(version, base=self.engine.base, base_sha256=base)
         if not self.store.tried(version, base):
             try_out(self.engine.weights, path, base_sha256=base)
             self.store.remember_tried(version, base)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from infra.adapters import GGUF, AdapterStore
-from infra.errors import ServiceTrouble
+from infra.errors import Refused, ServiceTrouble
 from infra.voice import trial
 from infra.voice.api import Voices
 from infra.voice.engine import Engine
@@ -213,3 +213,16 @@ def test_a_new_adapter_is_tried_in_a_process_of_its_own_once(
 
     assert (voices.engine.voice, time.monotonic() - began < 5) == ("tiny+good", True)
     assert not voices.store.tried("good", "another base")
+
+
+def test_an_adapter_of_another_base_says_what_made_it(voices: Voices) -> None:
+    written(voices.store.stage("old") / GGUF, dtype=np.float32, value=0.01, base="b" * 64)
+    made = {"base": "large", "base_sha256": "b" * 64, "code_version": "0.9.0"}
+    voices.store.publish("old", {"verdict": {"passed": True}, **made})
+
+    with pytest.raises(Refused, match=r"made by Understudy 0\.9\.0 on large \(bbbbbbbbbbbb\), and here tiny"):
+        voices.promote("old")
+
+    voices.store.point("old")
+    assert "made by Understudy 0.9.0" in voices.resume()[0]
+    assert voices.engine.voice == "tiny"
