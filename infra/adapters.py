@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -63,6 +63,14 @@ class Aim:
 def version_name(now: datetime, dataset_id: str) -> str:
     """A version that sorts by time and names its dataset."""
     return f"{now:%Y%m%dT%H%M%SZ}-{dataset_id[:8]}"
+
+
+def made_at(version: str) -> datetime | None:
+    """When a version was begun; None for a name that does not say so."""
+    try:
+        return datetime.strptime(version.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 class AdapterStore:
@@ -275,7 +283,7 @@ class AdapterStore:
             raise Refused(f"Adapter {version!r} is tainted: {taint}. Retrain without it.")
 
     def may_load(self, version: str, *, base: str, base_sha256: str) -> None:
-        """Raise Refused, with what its manifest says, for an adapter that was made on other weights than those served."""
+        """Raise Refused, with what its manifest says, for one that was made on other weights than those served."""
         made = self.manifest(version)
         if made.get("base_sha256", base_sha256) != base_sha256:
             by, on = made.get("code_version", "of an unknown version"), made.get("base", "an unknown base")
@@ -307,6 +315,24 @@ class AdapterStore:
         with told_as(self._root / version / MANIFEST):
             sha256 = str(self.manifest(version)["files"][GGUF])
         return {"adapter": sha256, "base": base_sha256, "llama": importlib.metadata.version("llama-cpp-python")}
+
+    def turn_back(self, at: datetime, *, spoke: str | None) -> tuple[str | None, list[str]]:
+        """Remove what was made after `at`, and let speak who did then: by its name `spoke`, else by the pointer.
+
+        Falls back to the bare base, without a canary. Returns the version that speaks, and those that were removed.
+        """
+        later = [version for version in self.versions() if (made_at(version) or datetime.max.replace(tzinfo=UTC)) > at]
+        for version in later:
+            shutil.rmtree(self._root / version)
+            for mark in self._root.glob(f"{version}.*.json"):
+                mark.unlink()
+        known = [self.current(), self.previous()] if spoke is None else [spoke.partition("+")[2]]
+        voice = next((each for each in known if each in self.versions() and self.tainted(each) is None), None)
+        kept = {audience: version for audience, version in self.pins().items() if version not in later}
+        if (self._root / "current.json").exists():
+            self._write_pointer(current=voice, previous=None, canary=None)
+            self._write_pins(kept)
+        return voice, later
 
     def _write_pins(self, pins: Mapping[Audience, str | None]) -> None:
         self._write_pointer(pinned=[{**asdict(audience), "version": version} for audience, version in pins.items()])

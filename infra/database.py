@@ -7,7 +7,7 @@ a power cut and readers never wait for a writer; writers take their lock at the 
 import contextlib
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ Migration = Callable[[Connection], None]
 
 # How long a writer waits for another process's transaction before it gives up, in seconds.
 LOCK_WAIT_S = 20
+# Rows copied at a time from one database to another.
+COPIED = 500
 # What stands in the URL of an encrypted SQLite file before the path of its key; the key itself is in no URL.
 KEYED = "?key_file="
 # SQLCipher would tell stderr of a wrong key, in its own words, beside our sentence.
@@ -291,19 +293,54 @@ def serial(connection: Connection) -> str:
     return "BIGSERIAL PRIMARY KEY" if connection.dialect.name == "postgresql" else "INTEGER PRIMARY KEY AUTOINCREMENT"
 
 
-def restart_numbers(connection: Connection) -> None:
-    """Let every counting primary key go on after the rows that are there, however they came.
+def last_numbers(connection: Connection) -> dict[str, int]:
+    """The last number that each table's counting primary key gave, of rows that are gone too; 0 before the first."""
+    if connection.dialect.name == "sqlite":
+        return {name: int(last) for name, last in connection.execute(sa.text("SELECT name, seq FROM sqlite_sequence"))}
+    return {
+        table: int(connection.execute(sa.text(f"SELECT pg_sequence_last_value({sequence})")).scalar() or 0)
+        for table, sequence, _ in sequences(connection)
+    }
 
-    SQLite keeps to that by itself.
-    """
-    if connection.dialect.name != "postgresql":
+
+def restart_numbers(connection: Connection, last: Mapping[str, int] | None = None) -> None:
+    """Let every counting primary key go on after the rows that are there, however they came, and after `last`."""
+    last = last or {}
+    if connection.dialect.name == "sqlite":
+        for table in last.keys() & set(sa.inspect(connection).get_table_names()):
+            connection.execute(sa.text("DELETE FROM sqlite_sequence WHERE name = :table"), {"table": table})
+            connection.execute(
+                sa.text("INSERT INTO sqlite_sequence (name, seq) VALUES (:table, :last)"),
+                {"table": table, "last": max(last[table], highest(connection, table, "rowid"))},
+            )
         return
+    for table, sequence, column in sequences(connection):
+        if number := max(last.get(table, 0), highest(connection, table, column)):
+            connection.execute(sa.text(f"SELECT setval({sequence}, :number)"), {"number": number})
+
+
+def highest(connection: Connection, table: str, column: str) -> int:
+    return int(connection.execute(sa.text(f"SELECT coalesce(max({column}), 0) FROM {table}")).scalar() or 0)
+
+
+def sequences(connection: Connection) -> list[tuple[str, str, str]]:
+    """Every table of PostgreSQL with a counting primary key, SQL for its sequence, and its column."""
     counted = connection.execute(
         sa.text(
             "SELECT table_name, column_name FROM information_schema.columns "
             "WHERE table_schema = current_schema() AND column_default LIKE 'nextval(%'"
         )
     )
-    for table, column in counted.all():
-        last = f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'), max({column})) FROM {table}"
-        connection.execute(sa.text(last))
+    return [(table, f"pg_get_serial_sequence('{table}', '{column}')::regclass", column) for table, column in counted]
+
+
+def copy_rows(source: Connection, target: Connection, table: str, *, where: str = "1 = 1", **values: Any) -> int:
+    """Copy the rows of a table that fit into the same table elsewhere, and return how many those were."""
+    names = [str(each["name"]) for each in sa.inspect(target).get_columns(table)]
+    statement = sa.text(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})")
+    found = source.execute(sa.text(f"SELECT {', '.join(names)} FROM {table} WHERE {where}"), values)
+    copied = 0
+    for batch in found.mappings().partitions(COPIED):
+        target.execute(statement, [dict(row) for row in batch])
+        copied += len(batch)
+    return copied

@@ -523,6 +523,11 @@ class Writer:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
+    @property
+    def connection(self) -> Connection:
+        """The transaction, for what is no statement about the journal."""
+        return self._connection
+
     def run(self, statement: str, **values: Any) -> list[dict[str, Any]]:
         """Execute one statement; the rows it returns, if any."""
         result = self._connection.execute(parsed(statement), values)

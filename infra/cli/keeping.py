@@ -12,10 +12,12 @@ from pathlib import Path
 
 import tomli_w
 
+from infra.adapters import BASE
 from infra.artifacts import fetch, is_address, put, shown
 from infra.backup import LISTED, SEALED, note_backup, peek, rotate, seal, unpack, unseal, write_backup
 from infra.cli.compose import now, open_journal
 from infra.cli.console import err, out, print_json
+from infra.cli.moments import Moment, turn_back
 from infra.cli.operations import House
 from infra.database import KEYED, copy_database, encrypt
 from infra.errors import ServiceTrouble, UnderstudyError, UserMistake
@@ -25,13 +27,13 @@ from memory.forget import bury_again
 from memory.journal import Journal
 from memory.messages import Event, Kind
 from memory.remember import remember
+from memory.replay import DECISIONS
 from memory.retention import Retention, expire
 from memory.tombstones import FILE, follow_tombstones, read_tombstones
 
 JOURNAL = "journal.db"
 # What a restored installation keeps of the one it replaces: it is no part of a backup, and holds nothing forgotten.
 STAYS = ("models", "run", "logs", LISTED)
-DECISIONS = (Kind.CHOICE, Kind.CONSENT, Kind.LISTENING)
 
 
 def backup(home: Path | None, target: str, *, keep: int, recipients: Sequence[str] = (), as_json: bool) -> None:
@@ -121,9 +123,18 @@ def harmless(given: bytes) -> bytes:
 
 
 def restore(
-    home: Path | None, source: str, *, replace: bool, identity: Path | None = None, check: bool = False, as_json: bool
+    home: Path | None,
+    source: str,
+    *,
+    replace: bool,
+    identity: Path | None = None,
+    check: bool = False,
+    until: str = "",
+    as_json: bool,
 ) -> None:
-    """Fetch a backup, open it, and bring it back, or only say that it could be."""
+    """Fetch a backup, open it, and bring it back, perhaps as of a moment, or only say that it could be."""
+    if check and until:
+        raise UserMistake("--check looks at the whole backup: leave --until away.")
     with tempfile.TemporaryDirectory(prefix="understudy-") as folder:
         path = Path(folder) / Path(source).name if is_address(source) else Path(source)
         if is_address(source):
@@ -135,7 +146,7 @@ def restore(
             settings = settings_here_or_in(path, find_home(home).resolve())
             tell_checked(shown(source), checked(path, Path(folder) / "checked", settings), as_json=as_json)
         else:
-            bring_back(home, path, shown(source), replace=replace, as_json=as_json)
+            bring_back(home, path, shown(source), replace=replace, until=until, as_json=as_json)
 
 
 def checked(path: Path, folder: Path, settings: Settings) -> dict[str, int]:
@@ -162,7 +173,7 @@ def tell_checked(source: str, counts: dict[str, int], *, as_json: bool) -> None:
         out().print(f"{source} is whole: {known}.", markup=False)
 
 
-def bring_back(home: Path | None, source: Path, name: str, *, replace: bool, as_json: bool) -> None:
+def bring_back(home: Path | None, source: Path, name: str, *, replace: bool, until: str, as_json: bool) -> None:
     """Unpack beside the data folder, forget again what was forgotten, and only then take the data folder's place."""
     place = find_home(home).resolve()
     settings = settings_here_or_in(source, place)
@@ -174,6 +185,8 @@ def bring_back(home: Path | None, source: Path, name: str, *, replace: bool, as_
     try:
         fresh.mkdir(parents=True)
         manifest = unpack(source, fresh)
+        restored = settings.model_copy(update={"data": fresh})
+        moment = turn_back(restored, fresh / JOURNAL, until) if until else None
         again = bring_up_to_date(settings, fresh)
         given = (fresh / CONFIG).read_bytes()
         (fresh / CONFIG).unlink()
@@ -182,10 +195,23 @@ def bring_back(home: Path | None, source: Path, name: str, *, replace: bool, as_
         shutil.rmtree(fresh, ignore_errors=True)
     if not (place / CONFIG).exists():
         (place / CONFIG).write_bytes(given)
+    tell_restored(name, manifest["made"], again, moment, as_json=as_json)
+
+
+def tell_restored(name: str, made: str, again: int, moment: Moment | None, *, as_json: bool) -> None:
     if as_json:
-        print_json({"restored": name, "made": manifest["made"], "forgotten_again": again})
+        then = {"event": moment.number, "at": moment.at.isoformat(), "voice": moment.voice or BASE} if moment else {}
+        left = {"left_out": list(moment.left_out)} if moment else {}
+        print_json({"restored": name, "made": made, "forgotten_again": again, **then, **left})
         return
-    out().print(f"Restored what was backed up at {manifest['made']}. {again} forgettings since were applied again.")
+    out().print(f"Restored what was backed up at {made}. {again} forgettings since were applied again.")
+    if moment is not None:
+        out().print(
+            f"It is as it was at event {moment.number}, {moment.at:%Y-%m-%dT%H:%M:%SZ}, but for what was forgotten and "
+            f"what people decided about themselves since. {moment.voice or BASE} speaks; "
+            f"{len(moment.left_out)} adapters that were made later are left out.",
+            markup=False,
+        )
 
 
 def settings_here_or_in(source: Path, home: Path) -> Settings:

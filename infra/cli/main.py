@@ -340,13 +340,16 @@ def restore(
     replace: Annotated[bool, typer.Option("--replace", help="Instead of what is here.")] = False,
     identity: Annotated[Path | None, typer.Option(help="The file with age's identity, of an encrypted one.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Only see that it could be brought back.")] = False,
+    until: Annotated[
+        str, typer.Option(help="As it was at this time, 2026-11-20T12:00 (UTC, or +01:00), or event's number.")
+    ] = "",
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """Bring a backup back, without what was forgotten since; the index is made anew at the next start."""
     from infra.cli.keeping import restore as run
 
-    run(home, source, replace=replace, identity=identity, check=check, as_json=as_json)
+    run(home, source, replace=replace, identity=identity, check=check, until=until, as_json=as_json)
 
 
 @dataset_app.command("build")
