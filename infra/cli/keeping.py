@@ -8,7 +8,9 @@ import shutil
 import tempfile
 import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
@@ -17,6 +19,7 @@ from infra.artifacts import fetch, is_address, put, shown
 from infra.backup import LISTED, SEALED, note_backup, peek, rotate, seal, unpack, unseal, write_backup
 from infra.cli.compose import now, open_journal
 from infra.cli.console import err, out, print_json
+from infra.cli.drill import asked_again, file_in, rehearsed
 from infra.cli.moments import Moment, turn_back
 from infra.cli.operations import House
 from infra.database import KEYED, copy_database, encrypt
@@ -44,11 +47,12 @@ def backup(home: Path | None, target: str, *, keep: int, recipients: Sequence[st
     place = named if is_address(named) else str(Path(named).resolve())
     if not is_address(place) and (Path(place).exists() or Path(f"{place}{SEALED}").exists()):
         raise UserMistake(f"{place!r} is there already; name another file, or a folder with --keep 7.")
-    journal = open_journal(settings)
+    open_journal(settings).close()  # in words, what is wrong with it
     with tempfile.TemporaryDirectory(prefix=".backup-", dir=settings.data_folder) as folder:
         path = Path(folder) / "backup" / Path(place).name if is_address(place) or recipients else Path(place)
         files = staged(settings, Path(folder))
-        manifest = write_backup(path, files, {"made": made.isoformat(), "counts": journal.counts()})
+        described = {"made": made.isoformat(), **described_of(settings, Path(folder))}
+        manifest = write_backup(path, files, described)
         if recipients:
             path, place = seal(path, recipients), f"{place}{SEALED}"
         size = path.stat().st_size
@@ -65,6 +69,17 @@ def backup(home: Path | None, target: str, *, keep: int, recipients: Sequence[st
         out().print(f"{place}: {len(manifest['files'])} files, {size / 1e6:.1f} MB.", markup=False)
         for each in gone:
             out().print(f"Removed {each}.", markup=False)
+
+
+def described_of(settings: Settings, folder: Path) -> dict[str, Any]:
+    """What the manifest says of the copy of the journal in `folder`: counts, and a restore drill where one can be."""
+    copy = open_journal(file_in(settings, folder))
+    try:
+        counts = copy.counts()
+    finally:
+        copy.close()
+    drill = rehearsed(settings, folder)
+    return {"counts": counts, **({"drill": drill} if drill else {})}
 
 
 def move(path: Path, place: Path) -> None:
@@ -149,28 +164,51 @@ def restore(
             bring_back(home, path, shown(source), replace=replace, until=until, as_json=as_json)
 
 
-def checked(path: Path, folder: Path, settings: Settings) -> dict[str, int]:
-    """What a backup's journal holds, opened as a restore would. Raises UserMistake where that is not what it says."""
+@dataclass(frozen=True)
+class Checked:
+    """What a backup's journal holds, and how many questions it answers as it did; or why none was asked."""
+
+    counts: dict[str, int]
+    asked: int
+    why_not: str = ""
+
+
+def checked(path: Path, folder: Path, settings: Settings) -> Checked:
+    """Open a backup as a restore would, count, and ask again what was asked when it was made.
+
+    Raises UserMistake where it does not hold or answer what it says.
+    """
     folder.mkdir()
     manifest = unpack(path, folder)
-    unpacked = settings.journal.model_copy(update={"url": ""})
-    journal = open_journal(settings.model_copy(update={"data": folder, "journal": unpacked}))
+    journal = open_journal(file_in(settings, folder))
     try:
         found = journal.counts()
+        said = manifest["counts"]
+        if different := [name for name in said if found.get(name) != said[name] and name != "outbox"]:
+            raise UserMistake(f"The backup says {said} and holds {found}: {', '.join(different)} differ.")
+        drill, embedder = manifest.get("drill"), settings.models.embedder
+        if drill is None:
+            return Checked(found, 0, "the backup was made where nobody could be asked")
+        if drill["embedder"] != embedder:
+            return Checked(found, 0, f"{drill['embedder']} was asked then, and the settings name {embedder}")
+        # Models that are prepared here are used; where there is no installation, none is begun.
+        models = settings if settings.data_folder.exists() else file_in(settings, folder)
+        if wrong := asked_again(models, journal, folder / "index", drill):
+            raise UserMistake(f"The backup does not answer as it did when it was made: {'; '.join(wrong)}.")
+        return Checked(found, len(drill["found"]))
     finally:
         journal.close()
-    said = manifest["counts"]
-    if different := [name for name in said if found.get(name) != said[name] and name != "outbox"]:
-        raise UserMistake(f"The backup says {said} and holds {found}: {', '.join(different)} differ.")
-    return found
 
 
-def tell_checked(source: str, counts: dict[str, int], *, as_json: bool) -> None:
+def tell_checked(source: str, checked: Checked, *, as_json: bool) -> None:
     if as_json:
-        print_json({"checked": source, "counts": counts})
-    else:
-        known = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-        out().print(f"{source} is whole: {known}.", markup=False)
+        why = {"why_not": checked.why_not} if checked.why_not else {}
+        print_json({"checked": source, "counts": checked.counts, "asked": checked.asked, **why})
+        return
+    known = ", ".join(f"{count:,} {name}" for name, count in checked.counts.items())
+    asked = f"{checked.asked} questions are answered as they were when it was made"
+    said = f"no question was asked of it, as {checked.why_not}" if checked.why_not else asked
+    out().print(f"{source} is whole: {known}; {said}.", markup=False)
 
 
 def bring_back(home: Path | None, source: Path, name: str, *, replace: bool, until: str, as_json: bool) -> None:
