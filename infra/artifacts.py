@@ -38,6 +38,8 @@ def shown(place: str) -> str:
     if not is_address(place):
         return place
     parts = urlsplit(place)
+    if not parts.password:
+        return place
     user, at, host = parts.netloc.rpartition("@")
     return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{at}{host}"))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.cli.console import err
-from infra.errors import ServiceTrouble
+from infra.errors import ServiceTrouble, UnderstudyError
 from infra.files import finished
 from infra.machine import Machine, cores
 from infra.settings import Settings, find_home, load_settings, offline_unless_hub, revealed
@@ -56,9 +56,17 @@ def now() -> datetime:
 
 
 def open_journal(settings: Settings) -> "Journal":
+    """The journal. Raises UserMistake for one that this twin has left, or has not wholly arrived in."""
+    from infra.moved import refuse_moved
     from memory.journal import Journal
 
-    return Journal.open(settings.journal_url)
+    journal = Journal.open(settings.journal_url)
+    try:
+        refuse_moved(journal.engine)
+    except UnderstudyError:
+        journal.close()
+        raise
+    return journal
 
 
 def creator_person(settings: Settings) -> "Person":

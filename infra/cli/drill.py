@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.cli.compose import memory_of, open_journal, open_memory
+from infra.cli.compose import memory_of, open_memory
 from infra.cli.console import err
 from infra.errors import UnderstudyError
 from infra.remote import Remote
@@ -40,7 +40,7 @@ def rehearsed(settings: Settings, folder: Path) -> dict[str, Any] | None:
     twin = Remote.find(settings)
     if twin is None and not settings.index.url and not (settings.data_folder / "index").exists():
         return None
-    copy = open_journal(file_in(settings, folder))
+    copy = Journal.open(file_in(settings, folder).journal_url)
     try:
         if twin is not None:
             return drill(settings, copy, asked_elsewhere(twin))
@@ -105,15 +105,18 @@ def asked_again(settings: Settings, journal: Journal, folder: Path, said: Mappin
 
     Closes the journal.
     """
-    known = Drill(**said)
-    wanted = list(known.found)
-    chosen = questions(journal, wanted)
-    wrong = [f"{asked} is missing" for asked in wanted if asked not in chosen]
     embedded = settings.model_copy(update={"index": settings.index.model_copy(update={"url": ""})})
     with memory_of(embedded, journal, folder) as memory:
-        memory.drain_all()
-        found = ask(chosen, memory.recall, limit=known.limit, budget_tokens=known.budget_tokens)
-    return wrong + [line for asked, notes in found.items() for line in differences(asked, known.found[asked], notes)]
+        return wrong_answers(memory.journal, memory.recall, said)
+
+
+def wrong_answers(journal: Journal, recaller: Recaller, said: Mapping[str, Any]) -> list[str]:
+    """What is answered otherwise than `said`, in words."""
+    known = Drill(**said)
+    chosen = questions(journal, list(known.found))
+    found = ask(chosen, recaller, limit=known.limit, budget_tokens=known.budget_tokens)
+    missing = [f"{asked} is missing" for asked in known.found if asked not in chosen]
+    return missing + [each for asked, notes in found.items() for each in differences(asked, known.found[asked], notes)]
 
 
 def differences(asked: str, then: Sequence[Any], now: Sequence[Any]) -> list[str]:

@@ -9,6 +9,7 @@ import tempfile
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ import tomli_w
 from infra.adapters import BASE
 from infra.artifacts import fetch, is_address, put, shown
 from infra.backup import LISTED, SEALED, note_backup, peek, rotate, seal, unpack, unseal, write_backup
-from infra.cli.compose import now, open_journal
+from infra.cli.compose import now
 from infra.cli.console import err, out, print_json
 from infra.cli.drill import asked_again, file_in, rehearsed
 from infra.cli.moments import Moment, turn_back
 from infra.cli.operations import House
 from infra.database import KEYED, copy_database, encrypt
 from infra.errors import ServiceTrouble, UnderstudyError, UserMistake
+from infra.moved import unmark
 from infra.remote import Remote
 from infra.settings import CONFIG, Settings, find_home, load_settings, without_secrets
 from memory.forget import bury_again
@@ -47,12 +49,10 @@ def backup(home: Path | None, target: str, *, keep: int, recipients: Sequence[st
     place = named if is_address(named) else str(Path(named).resolve())
     if not is_address(place) and (Path(place).exists() or Path(f"{place}{SEALED}").exists()):
         raise UserMistake(f"{place!r} is there already; name another file, or a folder with --keep 7.")
-    open_journal(settings).close()  # in words, what is wrong with it
+    Journal.open(settings.journal_url).close()  # in words, what is wrong with it
     with tempfile.TemporaryDirectory(prefix=".backup-", dir=settings.data_folder) as folder:
         path = Path(folder) / "backup" / Path(place).name if is_address(place) or recipients else Path(place)
-        files = staged(settings, Path(folder))
-        described = {"made": made.isoformat(), **described_of(settings, Path(folder))}
-        manifest = write_backup(path, files, described)
+        manifest = pack(settings, Path(folder), path, made)
         if recipients:
             path, place = seal(path, recipients), f"{place}{SEALED}"
         size = path.stat().st_size
@@ -71,9 +71,15 @@ def backup(home: Path | None, target: str, *, keep: int, recipients: Sequence[st
             out().print(f"Removed {each}.", markup=False)
 
 
+def pack(settings: Settings, folder: Path, path: Path, made: datetime) -> dict[str, Any]:
+    """Write a backup into `path`, with copies of what may change meanwhile in `folder`; returns its manifest."""
+    files = staged(settings, folder)
+    return write_backup(path, files, {"made": made.isoformat(), **described_of(settings, folder)})
+
+
 def described_of(settings: Settings, folder: Path) -> dict[str, Any]:
     """What the manifest says of the copy of the journal in `folder`: counts, and a restore drill where one can be."""
-    copy = open_journal(file_in(settings, folder))
+    copy = Journal.open(file_in(settings, folder).journal_url)
     try:
         counts = copy.counts()
     finally:
@@ -180,7 +186,7 @@ def checked(path: Path, folder: Path, settings: Settings) -> Checked:
     """
     folder.mkdir()
     manifest = unpack(path, folder)
-    journal = open_journal(file_in(settings, folder))
+    journal = Journal.open(file_in(settings, folder).journal_url)
     try:
         found = journal.counts()
         said = manifest["counts"]
@@ -276,7 +282,7 @@ def refuse_restore(settings: Settings, *, replace: bool) -> None:
 def bring_up_to_date(settings: Settings, fresh: Path) -> int:
     """Let the restored journal know what was forgotten and decided since; returns how many forgettings that was."""
     restored = settings.model_copy(update={"data": fresh})
-    journal = open_journal(restored)
+    journal = Journal.open(restored.journal_url)
     try:
         decisions = known_here(settings)
         remember(journal, decisions, creator=settings.answering)
@@ -284,6 +290,7 @@ def bring_up_to_date(settings: Settings, fresh: Path) -> int:
         again = bury_again(journal, tombstones, last=last, creator=settings.answering)
         expire(journal, Retention(**settings.retention.model_dump()), creator=settings.answering, now=now())
         House(restored, journal).follow_forgotten()
+        unmark(journal.engine)  # a backup of one that had moved: it is wanted here now
         if settings.index.url:
             journal.outbox_rebuild()
     finally:
@@ -296,7 +303,7 @@ def known_here(settings: Settings) -> list[Event]:
     if not (settings.data_folder / JOURNAL).is_file():
         return []
     try:
-        journal = open_journal(settings)
+        journal = Journal.open(settings.journal_url)  # one that moved, too
     except UnderstudyError as error:
         err().print(f"The journal here cannot be read, so choices made since the backup are lost: {error}")
         return []

@@ -352,6 +352,23 @@ def restore(
     run(home, source, replace=replace, identity=identity, check=check, until=until, as_json=as_json)
 
 
+@app.command()
+def migrate(
+    journal: Annotated[str, typer.Option(help="Move the journal: postgresql://user@host/db, sqlite:////path.")] = "",
+    to: Annotated[str, typer.Option(help="Move to another host, by way of this folder: sftp://, s3://, a path.")] = "",
+    recipient: Annotated[
+        list[str] | None, typer.Option(help="With --to: encrypt it for this public key of age.")
+    ] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Let one that moved be used here again.")] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Move to another database or host, compared before the old one is given up; stop every part first."""
+    from infra.cli.moving import migrate as run
+
+    run(home, journal=journal, to=to, recipients=tuple(recipient or ()), undo=undo, as_json=as_json)
+
+
 @dataset_app.command("build")
 def dataset_build(
     home: Home = None,

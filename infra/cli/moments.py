@@ -37,9 +37,9 @@ def turn_back(settings: Settings, journal_file: Path, until: str) -> Moment:
     later.mkdir()
     journal_file.rename(later / journal_file.name)
     with ExitStack() as stack:
-        source = stack.enter_context(closing(open_journal(beside(settings, later))))
+        source = stack.enter_context(closing(Journal.open(beside(settings, later).journal_url)))
         target = stack.enter_context(closing(open_journal(settings)))
-        scratch = stack.enter_context(closing(open_journal(beside(settings, later / "scratch"))))
+        scratch = stack.enter_context(closing(Journal.open(beside(settings, later / "scratch").journal_url)))
         number, at = moment_of(source, until)
         replay(source, target, scratch, until=number, creator=settings.answering)
         copy_others(settings, source, target, at)

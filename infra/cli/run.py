@@ -37,6 +37,7 @@ def up(home: Path | None, *, port: int | None, playground: bool = False) -> None
         return
     settings = settings_of(home)
     refuse_running(settings)
+    refuse_unusable(settings)
     end_when_told()
     api = api_child(settings, port)
     # Whatever ends this process early, the API then dies with it.

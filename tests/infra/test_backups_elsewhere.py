@@ -9,7 +9,7 @@ import pytest
 
 from infra import artifacts
 from infra.backup import backups
-from infra.cli import keeping
+from infra.cli import keeping, moving
 from infra.cli.compose import open_journal
 from infra.errors import ServiceTrouble, UserMistake
 from infra.settings import Settings, load_settings
@@ -146,3 +146,29 @@ def test_a_backup_that_does_not_hold_what_it_says_is_found(settings: Settings, t
     keeping.backup(settings.home, str(tmp_path / "a.tar"), keep=0, as_json=True)
     with pytest.raises(UserMistake, match="exchanges differ"):
         keeping.restore(settings.home, str(tmp_path / "a.tar"), replace=False, check=True, as_json=True)
+
+
+def test_a_twin_moves_to_another_host_over_sftp(settings: Settings, identity, sftp, tmp_path: Path, capsys) -> None:
+    address, public = sftp[0], sftp[0].replace(f":{PASSWORD}", "")
+    moving.migrate(settings.home, journal="", to=address, recipients=(identity[1],), undo=False, as_json=True)
+
+    moved = json.loads(capsys.readouterr().out)
+    assert moved["there"][0] == f"understudy restore {moved['backup']} --identity FILE"
+    assert moved["backup"].startswith(f"{public}/understudy-")
+    with pytest.raises(UserMistake, match=f"This twin moved to {public}"):
+        open_journal(settings)
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    made = moved["backup"].replace(public, address)
+    keeping.restore(elsewhere, made, replace=False, identity=identity[0], as_json=True)
+    journal = open_journal(load_settings(elsewhere))
+    assert [each.answer for each in journal.exchanges()] == [SECRET]
+    journal.close()
+
+
+def test_a_twin_that_did_not_arrive_stays(settings: Settings, sftp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moving, "fetch", lambda place, file: file.write_text("cut off"))
+    with pytest.raises(ServiceTrouble, match="is not what was sent"):
+        moving.migrate(settings.home, journal="", to=sftp[0], recipients=(), undo=False, as_json=True)
+    open_journal(settings).close()

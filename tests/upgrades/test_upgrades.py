@@ -39,7 +39,7 @@ history Q|teach Q A|import {home}/qa.csv|documents|silence on|forget --author te
 retrain|runs|inbox list|inbox answer 1 A|inbox dismiss 1|dataset build|distil
 voices publish create x|voices publish list|voices publish revoke x|graph stats|graph show x|graph topics
 graph export {home}/g|graph picture {home}/g.svg|graph rebuild|profile show|profile draft|profile set about x|profile edit
-profile versions|profile restore 1
+profile versions|profile restore 1|migrate --undo
 """
 # The others: they have no installation, make one of their own, or know only folders and the running twin.
 OTHERS = {
