@@ -241,10 +241,14 @@ def migrate(engine: Engine, component: str, migrations: Sequence[Migration]) -> 
             if version_of(connection, component) == version:
                 migrations[version](connection)
                 save_version(connection, component, version + 1)
-    if version > len(migrations):
-        raise UserMistake(
-            f"The database has version {version} of {component!r}, this program knows {len(migrations)}: update it."
-        )
+    refuse_newer(engine, component, len(migrations))
+
+
+def refuse_newer(engine: Engine, component: str, known: int) -> None:
+    """Raise UserMistake for a component of the database that is newer than what this program knows."""
+    if (version := applied(engine, component)) > known:
+        words = f"The database has version {version} of {component!r}, this program knows {known}: update it."
+        raise UserMistake(words)
 
 
 def applied(engine: Engine, component: str) -> int:

@@ -82,8 +82,23 @@ def refuse_running(settings: Settings) -> None:
         raise UserMistake(f"This twin is running already, at {running.url}.")
 
 
-def refuse_unusable(settings: Settings) -> None:
-    """Raise UserMistake for a database that this program cannot use; else it is brought up to date."""
+def refuse_unusable(settings: Settings, *, queues: str = "") -> None:
+    """Raise UserMistake for a database that this program cannot use; else it is brought up to date.
+
+    A worker of trainings alone may be on a host that can read the run table and nothing else.
+    """
+    from infra.database import connect, refuse_newer
+    from infra.runs import TRAINING, Runs
+    from memory.migrations import MIGRATIONS
+
+    if queues == TRAINING:
+        engine = connect(settings.journal_url)
+        try:
+            Runs(engine)
+            refuse_newer(engine, "journal", len(MIGRATIONS))
+        finally:
+            engine.dispose()
+        return
     journal = open_journal(settings)
     try:
         open_runs(settings, journal)
@@ -175,9 +190,9 @@ def worker(home: Path | None, *, queues: str, once: bool) -> None:
     if once:
         if queues != "gpu":
             raise UserMistake("Only trainings are worked on once: say --queue gpu --once.")
-        become("worker", home, "--once")
+        become("worker", home, "--once", queues=queues)
     settings = settings_of(home)
-    refuse_unusable(settings)
+    refuse_unusable(settings, queues=queues)
     end_when_told()
     keep_running(worker_child(settings, queues, log=None))
 
@@ -214,8 +229,8 @@ def beat(home: Path | None) -> None:
     become("beat", home)
 
 
-def become(role: str, home: Path | None, *options: str) -> None:
+def become(role: str, home: Path | None, *options: str, queues: str = "") -> None:
     settings = settings_of(home)
-    refuse_unusable(settings)
+    refuse_unusable(settings, queues=queues)
     arguments = [sys.executable, "-m", "trainer.app", role, "--home", str(settings.home), *options]
     os.execve(sys.executable, arguments, child_environment())  # noqa: S606  the process becomes another of ours

@@ -24,7 +24,9 @@ CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.utime", "os.chm
 def publish(home: Path, version: str) -> None:
     """The last stages of a training whose files are in `home`. Raises as they do."""
     store = AdapterStore(home / "adapters")
-    work: Any = SimpleNamespace(folder=home, runs=SimpleNamespace(hold=lambda run: run), run=SimpleNamespace(artifact=""))
+    work: Any = SimpleNamespace(
+        folder=home, runs=SimpleNamespace(hold=lambda run: run), run=SimpleNamespace(artifact="")
+    )
     described = {"base_sha256": "0" * 64, "verdict": {"passed": Verdict(True, ()).passed, "reasons": []}}
     published(work, store, version, home / "peft", described=described)
     store.point(version)
