@@ -10,11 +10,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.settings import offline
+from infra.settings import offline, share_cores
 from infra.voice.weights import Weights
 from memory.encode import Encoder
 from tests.databases import ENGINES, emptied, postgresql
 from tests.weights import EMBEDDER, SHARED, prepared_base, prepared_embedder
+
+# Before anything loads OpenMP: torch's threads would spin for ever where three processes share two cores.
+share_cores()
 
 
 @pytest.fixture(autouse=True, scope="session")
