@@ -3,6 +3,7 @@
 import json
 import re
 import resource
+import shutil
 import subprocess
 import tracemalloc
 from collections.abc import Iterator
@@ -66,20 +67,27 @@ def base() -> Weights:
     return Weights(path, sha256_of(path), "Q4_1")
 
 
-def stored(root: Path, base: Weights, *, passed: bool = True) -> AdapterStore:
+@pytest.fixture(scope="module")
+def learned(base: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one version consists of: the adapter as PEFT has it and as llama.cpp does."""
+    folder = tmp_path_factory.mktemp("learned")
+    peft = peft_adapter(folder / "peft", base.path)
+    gguf.write_adapter(peft, base.path, folder / GGUF, metadata={"twin.base_sha256": base.sha256})
+    return folder
+
+
+def stored(root: Path, base: Weights, learned: Path, *, passed: bool = True) -> AdapterStore:
     """A store with one version."""
     store = AdapterStore(root)
-    staged = store.stage("v1")
-    peft = peft_adapter(staged / "peft", base.path)
-    gguf.write_adapter(peft, base.path, staged / GGUF, metadata={"twin.base_sha256": base.sha256})
+    shutil.copytree(learned, store.stage("v1"), dirs_exist_ok=True)
     verdict = {"passed": passed, "reasons": [] if passed else ["NLL is worse"]}
     store.publish("v1", {"base": "tiny", "base_sha256": base.sha256, "verdict": verdict, "examples": ["e1"]})
     return store
 
 
 @pytest.fixture(scope="module")
-def store(base: Weights, tmp_path_factory: pytest.TempPathFactory) -> AdapterStore:
-    return stored(tmp_path_factory.mktemp("store"), base)
+def store(base: Weights, learned: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterStore:
+    return stored(tmp_path_factory.mktemp("store"), base, learned)
 
 
 def order(store: AdapterStore, base: Weights, out: Path, built: Dataset | None = None, **changed: object) -> Order:
@@ -297,9 +305,9 @@ def test_too_little_room_is_said_before_any_work(
         export(order(store, base, tmp_path / "v1"))
 
 
-def test_what_may_not_speak_does_not_leave(base: Weights, tmp_path: Path) -> None:
-    refused, tainted = stored(tmp_path / "refused", base, passed=False), stored(tmp_path / "tainted", base)
-    clean = stored(tmp_path / "clean", base)
+def test_what_may_not_speak_does_not_leave(base: Weights, learned: Path, tmp_path: Path) -> None:
+    refused = stored(tmp_path / "refused", base, learned, passed=False)
+    tainted, clean = (stored(tmp_path / name, base, learned) for name in ("tainted", "clean"))
     tainted.taint("v1", "it learned what was forgotten since")
 
     with pytest.raises(Refused, match="did not pass its gate"):
