@@ -14,6 +14,8 @@ from typing import Any
 from memory.importers.records import SHOWN_AUTHORS, ImportContext, Record, Skipped, broken
 
 QUESTION_POST, ANSWER_POST = "1", "2"
+# As a tree so many take some hundred megabytes.
+MOST_ELEMENTS = 1_000_000
 
 
 def sniff(head: str, name: str) -> bool:
@@ -22,7 +24,7 @@ def sniff(head: str, name: str) -> bool:
 
 def read(path: Path, context: ImportContext) -> Iterator[Record]:
     """Posts of the creator, or pairs. Raises UserMistake with the line where the file stops being XML."""
-    with contextlib.closing(elements(path)) as walk:
+    with contextlib.closing(iter(Elements(path))) as walk:
         first = list(islice(walk, 3))
     if any(element.tag == "row" and "PostTypeId" in element.attrib for element in first):
         yield from posts(path, context)
@@ -30,33 +32,49 @@ def read(path: Path, context: ImportContext) -> Iterator[Record]:
         yield from pairs(path, context)
 
 
-def elements(path: Path) -> Generator[Any, None, None]:
-    """Every element as it closes; nothing that it declares is loaded, expanded or looked up."""
-    from lxml import etree
+class Elements:
+    """Every element of a file as it closes; nothing that it declares is loaded, expanded or looked up.
 
-    options: dict[str, Any] = {"resolve_entities": False, "no_network": True, "load_dtd": False, "huge_tree": False}
-    with path.open("rb") as file:
-        try:
-            for event, element in etree.iterparse(file, events=("start", "end"), **options):
-                if event == "end":
-                    yield element
-                elif element.getparent() is None and element.getroottree().docinfo.doctype:
-                    raise broken(path, "its top", "it declares a document type; remove the DOCTYPE and its entities")
-        except etree.XMLSyntaxError as error:
-            raise broken(path, f"line {error.lineno}", f"this is not XML ({error.msg})") from error
+    Raises UserMistake with the line where the file stops being XML, and when too many elements came that nobody forgot.
+    """
 
+    def __init__(self, path: Path) -> None:
+        self._path, self._kept = path, 0
 
-def forget(element: Any) -> None:
-    """Free an element that was used and those before it, which a parser would keep to the end."""
-    element.clear()
-    while element.getprevious() is not None:
-        del element.getparent()[0]
+    def __iter__(self) -> Generator[Any, None, None]:
+        from lxml import etree
+
+        options: dict[str, Any] = {"resolve_entities": False, "no_network": True, "load_dtd": False, "huge_tree": False}
+        with self._path.open("rb") as file:
+            try:
+                for event, element in etree.iterparse(file, events=("start", "end"), **options):
+                    if event == "end":
+                        self._keep(file.tell())
+                        yield element
+                    elif element.getparent() is None and element.getroottree().docinfo.doctype:
+                        why = "it declares a document type; remove the DOCTYPE and its entities"
+                        raise broken(self._path, "its top", why)
+            except etree.XMLSyntaxError as error:
+                raise broken(self._path, f"line {error.lineno}", f"this is not XML ({error.msg})") from error
+
+    def _keep(self, at: int) -> None:
+        self._kept += 1
+        if self._kept > MOST_ELEMENTS:
+            why = f"over {MOST_ELEMENTS} elements in which there is no post, nor a question with its answer"
+            raise broken(self._path, f"near byte {at}", why)
+
+    def forget(self, element: Any) -> None:
+        """Free an element that was used and those before it, which a parser would keep to the end."""
+        self._kept = 0
+        element.clear()
+        while element.getprevious() is not None:
+            del element.getparent()[0]
 
 
 def pairs(path: Path, context: ImportContext) -> Iterator[Record]:
     """The pairs of a list: `<qa><question/><answer/></qa>` for each, or questions and answers in turn."""
-    found, file = False, context.name_of(path)
-    for element in elements(path):
+    found, file, walk = False, context.name_of(path), Elements(path)
+    for element in walk:
         parent = element.getparent()
         halves = [child for child in element if child.tag in {"question", "answer"}]
         if element.tag == "answer" and parent is not None and parent.getparent() is None:
@@ -65,11 +83,11 @@ def pairs(path: Path, context: ImportContext) -> Iterator[Record]:
             if asked is not None:
                 found = True
                 yield pair(asked, element, element, context=context, file=file)
-                forget(element)
+                walk.forget(element)
         elif halves and parent is not None:
             found = True
             yield from held(element, halves, context, file)
-            forget(element)
+            walk.forget(element)
         elif halves and not found:
             found = True
             yield from held(element, halves, context, file)
@@ -134,10 +152,11 @@ def posts(path: Path, context: ImportContext) -> Iterator[Record]:
 
 
 def rows(path: Path) -> Iterator[dict[str, str]]:
-    for element in elements(path):
+    walk = Elements(path)
+    for element in walk:
         if element.tag == "row":
             yield dict(element.attrib)
-            forget(element)
+            walk.forget(element)
 
 
 def answers(row: dict[str, str], ids: set[str]) -> bool:

@@ -5,10 +5,14 @@ leaves the input in `build/fuzz`. What led to new places stays there as well, fo
 """
 
 import argparse
+import os
 import random
-import subprocess
 import sys
 from pathlib import Path
+
+import atheris
+
+from tests.fuzz.harness import Target, changed, try_case
 
 CORPUS = Path("build") / "fuzz"
 # A case that takes too much processor time is found by `within`; this ends what is stuck in C.
@@ -22,29 +26,26 @@ def main() -> int:
     parser.add_argument("targets", nargs="*")
     parser.add_argument("--seconds", type=int, default=60)
     given = parser.parse_args()
-    if len(given.targets) == 1:
-        fuzz(given.targets[0], given.seconds)
-    from tests.fuzz.targets import BY_NAME
-
-    again = [sys.executable, "-m", "tests.fuzz.run", "--seconds", str(given.seconds)]
-    bad = [name for name in given.targets or BY_NAME if subprocess.run([*again, name], check=False).returncode]
-    sys.stderr.write(f"Something was found in: {', '.join(bad) or 'nothing'}.\n")
-    return bool(bad)
-
-
-def fuzz(name: str, seconds: int) -> None:
-    """One target, in this process, which libFuzzer ends."""
-    import atheris
-
     with atheris.instrument_imports(include=[*OURS, *READERS]):
-        from tests.fuzz.harness import changed, try_case
         from tests.fuzz.targets import BY_NAME
 
-        target = BY_NAME[name]
-        seeds = target.seeds()
-    corpus = CORPUS / name.replace(" ", "-")
+        for target in BY_NAME.values():
+            target.seeds()  # what they import inside is instrumented too
+    found = []
+    for name in given.targets or BY_NAME:
+        child = os.fork()
+        if not child:
+            fuzz(BY_NAME[name], given.seconds)
+        found += [name] if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) else []
+    sys.stderr.write(f"Something was found in: {', '.join(found) or 'nothing'}.\n")
+    return bool(found)
+
+
+def fuzz(target: Target, seconds: int) -> None:
+    """One target, in this process, which libFuzzer ends."""
+    corpus = CORPUS / target.name.replace(" ", "-")
     corpus.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(seeds):
+    for number, seed in enumerate(target.seeds()):
         (corpus / f"seed-{number}").write_bytes(seed)
     room = corpus.with_suffix(".room").absolute()
 

@@ -1,6 +1,9 @@
 """The table of what is fuzzed: a few lines for each reader of what strangers write, with inputs to begin from."""
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 import re
 import tarfile
@@ -22,7 +25,6 @@ from bot.screens import Form, Screen, plain
 from infra.adapters import AdapterStore
 from infra.backup import backups, unpack
 from infra.errors import UnderstudyError
-from infra.files import finish_folder, write_json
 from infra.queue import make_app
 from infra.remote import Remote, address_file
 from infra.runs import Runs
@@ -503,7 +505,8 @@ def settings(data: bytes, room: Path) -> None:
             )
         )
     except UnderstudyError as error:
-        assert SECRET not in str(error), str(error)
+        if SECRET in str(error):
+            raise AssertionError("a secret is said") from error
         raise
     finally:
         os.environb.clear()
@@ -629,6 +632,7 @@ def backups_made() -> list[bytes]:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "b.tar"
         found = [tarred({"manifest.json": MANIFEST, "a.txt": b"a"}, path)]
+        found += [lzma.compress(found[0]), bz2.compress(found[0]), gzip.compress(found[0])]
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
             with tarfile.open(path, "w:gz") as tar:
                 for name in ("manifest.json", "a.txt"):
@@ -828,12 +832,12 @@ def persona(data: bytes, room: Path) -> None:
 
 
 WORDS = (
-    "How warm?\n--\nI prefer spelt (Triticum) over rye. We use RAG = Retrieval Augmented Generation, aka lookup.".encode(),
+    b"How warm?\n--\nI prefer spelt (Triticum) over rye. We use RAG = Retrieval Augmented Generation, aka lookup.",
     "你用什么面粉？\n--\n我们用的检索增强生成（RAG）。从黑麦换成斯佩尔特，也叫丁克尔小麦。推荐《面包》！".encode(),
     b"Do you toast seeds?\n--\nAlways. Mail ada@bakery.example or +1 555 123 4567; key sk-abcdefghijklmnop1234. Ask Anke Voss.",
 )
 SAID = (
-    "First **bold** sentence. [link](https://a.example/b) and `code`.\n\n".encode() * 40 + b"```python\n" + b"x = 1\n" * 300 + b"```\nEnd.",
+    b"First **bold** sentence. [link](https://a.example/b) and `code`.\n\n" * 40 + b"```python\n" + b"x = 1\n" * 300 + b"```\nEnd.",
     ("面团要温。👩‍🚀🇨🇳1️⃣é " * 150).encode(),
     b"# Title\n\n> quote\n\n- a\n- b\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n||spoiler|| ~~gone~~ __under__ $x^2$ \\(y\\)\n",
 )  # fmt: skip
@@ -860,7 +864,7 @@ TARGETS = (
     Target("splitting", split, lambda: [b"\x20" + each for each in SAID], (b"```", b"\n```x\n", b"`", b"](https://")),
     Target("showing", shown, lambda: SAID, (b"```", b"**", b"](https://", b"||", b"$$", b"> ", b"\n|a|b|\n|-|-|\n")),
     Target("telegram updates", telegram_update, updates, (*JSON_WORDS, b'"offset":', b'"length":', b"-5")),
-    Target("discord messages", discord_message, lambda: [b"<@5> hi <@!6> <#7> <@&8>", "zh-TW".encode()], (b"<@", b"<@!", b"5>", b"9" * 5000)),
+    Target("discord messages", discord_message, lambda: [b"<@5> hi <@!6> <#7> <@&8>", b"zh-TW"], (b"<@", b"<@!", b"5>", b"9" * 5000)),
     Target("settings", settings, installations, (b"\n----\n", b"[", b"]]", b'"""', b"'''", b"\n[voice]\n", b"API__TOKEN_FILE=", b"inf", b"http://a:b@c", b"CREATOR__IDS=", b"\nurl = ")),
     Target("data folder", data_folder, lambda: [bytes([number]) + each for number, each in enumerate(lying().values())], JSON_WORDS),
     Target("backups", restored, backups_made, (b"ustar", b"../../x", b"\x1f\x8b")),

@@ -53,7 +53,7 @@ def test_a_case_that_leaves_its_folder_or_reaches_out_is_noticed(tmp_path: Path)
         ("not done", lambda data, room: endless()),
     ):
         with pytest.raises(AssertionError, match=name):
-            try_case(Target(name, feed, lambda: []), b"", tmp_path / "room", seconds=0.2)
+            try_case(Target(name, feed, list), b"", tmp_path / "room", seconds=0.2)
 
 
 def endless() -> None:

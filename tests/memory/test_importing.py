@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import UserMistake
+from memory.importers import xml
 from memory.importers.records import ImportContext, Record
 from memory.importing import ImportReport, format_of, import_paths, journal_file
 from memory.journal import Journal
@@ -540,6 +541,19 @@ def test_telegram_topics_are_threads_and_their_start_is_no_reply(sqlite_journal:
 
     (exchange,) = sqlite_journal.exchanges()
     assert (exchange.question, exchange.place.thread, exchange.pairing) == ("How long?", "1", "thread")
+
+
+@pytest.mark.parametrize("top", ["qa", "posts"])
+def test_elements_that_say_nothing_are_not_kept_without_end(
+    sqlite_journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top: str
+) -> None:
+    monkeypatch.setattr(xml, "MOST_ELEMENTS", 100)
+    pair, post = "<item><question>How warm?</question><answer>24 °C.</answer></item>", "<row PostTypeId='1'/>"
+
+    load(sqlite_journal, tmp_path / "many.xml", f"<qa>{pair * 60}</qa>")
+
+    with pytest.raises(UserMistake, match="over 100 elements"):
+        load(sqlite_journal, tmp_path / "empty.xml", f"<{top}>{post if top == 'posts' else ''}{'<x/>' * 200}</{top}>")
 
 
 def test_an_owners_id_is_offered_when_none_is_configured(sqlite_journal: Journal, tmp_path: Path) -> None:
