@@ -625,8 +625,8 @@ def read_secret(name: str, path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise UserMistake(
-            f"{name[:MOST_CHARACTERS]} names {str(path)[:MOST_CHARACTERS]!r}, which cannot be read ({one_line(error)}). "
-            "Fix the path or its owner."
+            f"{name[:MOST_CHARACTERS]} names {str(path)[:MOST_CHARACTERS]!r}, which cannot be read "
+            f"({one_line(error)}). Fix the path or its owner."
         ) from error
 
 
@@ -727,7 +727,8 @@ def refuse_unknown_variables() -> None:
     for name, _ in our_variables():
         if name.removeprefix(PREFIX).removesuffix("_FILE").split("__")[0] not in known:
             raise UserMistake(
-                f"Unknown environment variable {name[:MOST_CHARACTERS]!r}; settings are {PREFIX}SECTION__KEY, as in {PREFIX}API__PORT."
+                f"Unknown environment variable {name[:MOST_CHARACTERS]!r}; settings are {PREFIX}SECTION__KEY, as in "
+                f"{PREFIX}API__PORT."
             )
 
 

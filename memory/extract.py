@@ -21,7 +21,9 @@ from memory.wording import SPEAKER, own_words
 CODE = re.compile(r"`([^`\n]{2,40})`")
 CHANNEL = re.compile(r"(?<!\w)#[a-z][\w-]{2,30}")
 AT = re.compile(r"(?<![\w@])@([A-Za-z]\w{2,30})")
-ADDRESS = re.compile(r"(?<![a-z\d-])(?:https?://)?((?:[a-z\d-]{1,63}\.){1,8}(?:com|org|net|io|dev|ai|app|cn|tw|uk|example))\b[^\s，。）)]*")
+ADDRESS = re.compile(
+    r"(?<![a-z\d-])(?:https?://)?((?:[a-z\d-]{1,63}\.){1,8}(?:com|org|net|io|dev|ai|app|cn|tw|uk|example))\b[^\s，。）)]*"
+)
 CAMEL = re.compile(r"\b(?:[a-z]+[A-Z]\w{2,}|[A-Z][a-z]+[A-Z]\w*|[a-zA-Z]+_\w+)\b")
 ACRONYM = re.compile(r"(?<![\w.])[A-Z][A-Z\d]{1,6}(?![\w])")
 TITLE = re.compile(r"《([^》]{2,30})》")
