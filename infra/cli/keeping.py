@@ -25,6 +25,7 @@ from infra.cli.moments import Moment, turn_back
 from infra.cli.operations import House
 from infra.database import KEYED, copy_database, encrypt
 from infra.errors import ServiceTrouble, UnderstudyError, UserMistake
+from infra.files import sync_folder
 from infra.moved import unmark
 from infra.remote import Remote
 from infra.settings import CONFIG, Settings, find_home, load_settings, without_secrets
@@ -224,7 +225,7 @@ def bring_back(home: Path | None, source: Path, name: str, *, replace: bool, unt
     data = settings.data_folder
     put_back(data)
     refuse_restore(settings, replace=replace)
-    fresh = data.with_name(f".{data.name}.restoring")
+    fresh = data / ".restoring" if data.is_mount() else data.with_name(f".{data.name}.restoring")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         fresh.mkdir(parents=True)
@@ -234,7 +235,7 @@ def bring_back(home: Path | None, source: Path, name: str, *, replace: bool, unt
         again = bring_up_to_date(settings, fresh)
         given = (fresh / CONFIG).read_bytes()
         (fresh / CONFIG).unlink()
-        take_place(fresh, data)
+        move_in(fresh, data) if data.is_mount() else take_place(fresh, data)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     if not (place / CONFIG).exists():
@@ -275,7 +276,10 @@ def refuse_restore(settings: Settings, *, replace: bool) -> None:
             "journal.url names a database of its own: restore that with its own tools, then start the twin."
         )
     refuse_running(settings)
-    if not replace and any(path.name not in STAYS for path in data.glob("*")):
+    if data.is_mount():  # a volume of a container: nothing can stand beside it until all of it is there
+        if (data / JOURNAL).exists():
+            raise UserMistake(f"{str(data)!r} is a mount point with a journal in it: mount an empty one instead.")
+    elif not replace and any(path.name not in STAYS for path in data.glob("*")):
         raise UserMistake(f"{str(data)!r} is not empty: add --replace to put the backup in its place.")
 
 
@@ -333,6 +337,15 @@ def put_back(data: Path) -> None:
     """Undo what a restore left that was killed between its two renames."""
     if aside_of(data).exists() and not data.exists():
         aside_of(data).rename(data)
+
+
+def move_in(fresh: Path, data: Path) -> None:
+    """Into a mount point without a journal, which comes last: what was cut off before it is no twin, and repeated."""
+    for each in sorted(fresh.iterdir(), key=lambda path: path.name == JOURNAL):
+        if (data / each.name).is_dir():
+            shutil.rmtree(data / each.name)
+        each.replace(data / each.name)
+    sync_folder(data)
 
 
 def take_place(fresh: Path, data: Path) -> None:

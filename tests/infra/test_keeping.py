@@ -278,6 +278,27 @@ def test_a_restore_asks_the_journal_it_replaces_what_was_forgotten(
     journal.close()
 
 
+def test_an_empty_volume_is_restored_into_and_one_in_use_is_not(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's data folder is a mount point: it cannot be renamed, and nothing can be written beside it."""
+    keeping.backup(settings.home, str(tmp_path / "a.tar"), keep=0, as_json=True)
+    volume = tmp_path / "elsewhere" / "data"
+    (volume / "models").mkdir(parents=True)
+    (volume / "adapters" / "half").mkdir(parents=True)  # of one that was cut off
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == volume)
+    monkeypatch.setattr(Path, "rename", lambda path, target: pytest.fail("nothing of a volume can be renamed"))
+
+    keeping.restore(volume.parent, str(tmp_path / "a.tar"), replace=False, as_json=True)
+
+    moved = load_settings(volume.parent)
+    assert len(list(open_journal(moved).exchanges())) == 2
+    assert adapter_store(moved).versions() == ["v1"]
+    assert sorted(path.name for path in volume.iterdir() if "journal" not in path.name) == ["adapters", "models"]
+    with pytest.raises(UserMistake, match="mount an empty one"):
+        keeping.restore(volume.parent, str(tmp_path / "a.tar"), replace=True, as_json=True)
+
+
 @pytest.mark.parametrize("name", ["../outside", "/outside", "not in the manifest"])
 def test_a_hostile_backup_writes_nothing_outside(tmp_path: Path, name: str) -> None:
     path = tmp_path / "hostile.tar"
