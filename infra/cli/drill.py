@@ -18,6 +18,8 @@ from memory.journal import Journal
 from memory.recall import Recaller
 
 PROBES = 5
+# Characters of a passage that are asked about: it may be as long as what the twin reads of a question.
+MOST = 500
 # Scores are rounded to four places; another machine's floats may differ in the last ones.
 SAME = 0.005
 
@@ -83,8 +85,8 @@ def ids(journal: Journal, table: str) -> list[str]:
 
 def questions(journal: Journal, wanted: Sequence[str]) -> dict[str, str]:
     """What is asked about exchanges and passages, by their ids."""
-    found: dict[str, str] = {each.id: dense_text(each) for each in journal.exchanges(wanted)}
-    return found | {each.id: dense_text(each) for each in journal.passages(wanted)}
+    found: dict[str, str] = {each.id: dense_text(each)[:MOST] for each in journal.exchanges(wanted)}
+    return found | {each.id: dense_text(each)[:MOST] for each in journal.passages(wanted)}
 
 
 def some(known: Sequence[str]) -> Sequence[str]:

@@ -23,11 +23,11 @@ from infra.cli.compose import memory_of, now, open_journal, open_memory
 from infra.cli.console import err, out, print_json
 from infra.cli.drill import drill, wrong_answers
 from infra.cli.keeping import Checked, checked, move, pack, refuse_running
-from infra.database import COPIED, connect, copy_rows, last_numbers, reading, restart_numbers, writing
+from infra.database import COPIED, KEYED, connect, copy_rows, last_numbers, reading, restart_numbers, writing
 from infra.errors import ServiceTrouble, UserMistake
 from infra.files import sha256_of
 from infra.health import SIGN_S, silences
-from infra.moved import mark, marked, unmark
+from infra.moved import mark, marked, refuse_moved, unmark
 from infra.published import Published
 from infra.runs import Runs
 from infra.settings import Settings, find_home, load_settings, with_password
@@ -36,6 +36,10 @@ from memory.journal import Journal
 
 # A part that stopped has left its last sign of life no longer ago than this.
 STOPPED_S = 3 * SIGN_S
+LEFT = (
+    "What was left is as it was, and nobody uses it by mistake any more. Remove it once the new one has proved itself: "
+    "what is forgotten from now on is not forgotten there."
+)
 # No part of what is moved: both databases have their own.
 OWN = {"schema_versions", "moved", "sqlite_sequence"}
 
@@ -56,15 +60,25 @@ def migrate(
     if sum(map(bool, (journal, to, undo))) != 1:
         raise UserMistake("Say where to: --journal URL for another database, --to ADDRESS for another host; or --undo.")
     if undo:
-        with closing(Journal.open(settings.journal_url)) as here:
-            unmark(here.engine)
-        err().print("This one may be used again. Never let both be on: they have the same bots.")
+        stay(settings, as_json=as_json)
         return
     refuse_at_work(settings)
     if journal:
         to_database(settings, journal, as_json=as_json)
     else:
         to_host(settings, to, recipients or settings.backup.recipients, as_json=as_json)
+
+
+def stay(settings: Settings, *, as_json: bool) -> None:
+    """Let one that moved be used again. Raises UserMistake for one that has not wholly arrived."""
+    with closing(Journal.open(settings.journal_url)) as here:
+        found = marked(here.engine)
+        if found is not None and not found.place:
+            refuse_moved(here.engine)
+        unmark(here.engine)
+    err().print("This one may be used again. Never let both be on: they have the same bots.")
+    if as_json:
+        print_json({"left": found.place if found else ""})
 
 
 def refuse_at_work(settings: Settings) -> None:
@@ -85,6 +99,8 @@ def to_database(settings: Settings, url: str, *, as_json: bool) -> None:
     refuse_others(settings.journal_url)
     if finished(settings, there, shown(url)):
         err().print("The move that was cut off is finished: everything had arrived.")
+        if as_json:
+            print_json({"journal": shown(url), "finished": True})
         return
     open_journal(settings).close()
     said = asked_here(settings)
@@ -100,6 +116,8 @@ def to_database(settings: Settings, url: str, *, as_json: bool) -> None:
             unmark(target)
         finally:
             target.dispose()
+    if settings.journal_url.startswith("sqlite:///"):  # receipts name it as what still has what is forgotten
+        note_backup(settings.data_folder, settings.journal_url.removeprefix("sqlite:///").partition(KEYED)[0])
     tell_database(copied, len(said["found"]) if said else 0, shown(url), as_json=as_json)
 
 
@@ -215,7 +233,7 @@ def tell_database(copied: Copied, asked: int, place: str, *, as_json: bool) -> N
     out().print(f"{asked} questions are answered there as here." if asked else "There was no index to ask.")
     out().print("Now name it, and its password in UNDERSTUDY_JOURNAL__PASSWORD, in understudy.toml:", markup=False)
     out().print(f'[journal]\nurl = "{place}"', markup=False, soft_wrap=True)
-    err().print("The old journal is as it was, and nobody uses it by mistake any more.")
+    err().print(LEFT)
 
 
 def to_host(settings: Settings, target: str, recipients: Sequence[str], *, as_json: bool) -> None:
@@ -264,4 +282,4 @@ def tell_host(place: str, found: Checked, *, sealed: bool, as_json: bool) -> Non
     out().print(f"{place} is whole: {known}; {found.asked} questions are answered as here.", markup=False)
     out().print("Secrets are not in it: bring .env, or ./secrets, there by hand. Then, there:", markup=False)
     out().print(f"{restore}\nunderstudy doctor\nunderstudy up", markup=False, soft_wrap=True)
-    err().print("What is here is as it was, and nobody uses it by mistake any more.")
+    err().print(LEFT)

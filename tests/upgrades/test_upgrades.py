@@ -4,6 +4,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from infra.published import Published
 from infra.runs import Runs
 from infra.settings import load_settings
 from infra.spool import Spool
+from memory.codec import time_text
 from memory.encode import Encoder
 from memory.index import Index
 from memory.journal import Journal
@@ -118,8 +120,15 @@ def test_everything_is_there_after_an_upgrade_and_works(
     if version >= 7:
         assert [each.receipt for each in journal.tombstones()] == [each.receipt for each in expected.tombstones()]
         assert remember(journal, fixtures.EVENTS, creator=CREATOR).forgotten == 1
+    if version < 12:
+        assert when_written(journal) == list(accumulate((time_text(event.at) for _, event in journal.events()), max))
     works(journal, encoder, tmp_path)
     journal.close()
+
+
+def when_written(journal: Journal) -> list[str]:
+    with journal.looking() as reader:
+        return [row["written"] for row in reader.run("SELECT written FROM events ORDER BY seq")]
 
 
 def works(journal: Journal, encoder: Encoder, folder: Path) -> None:
