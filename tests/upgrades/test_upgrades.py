@@ -194,6 +194,16 @@ def test_every_command_is_known_here() -> None:
     assert known - found == OTHERS
 
 
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Commands that run until they are told to stop say what that means before they open anything."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
 def test_a_newer_database_is_refused_by_every_command(
     journal_url: str, home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
