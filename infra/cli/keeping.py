@@ -212,10 +212,13 @@ def tell_checked(source: str, checked: Checked, *, as_json: bool) -> None:
         why = {"why_not": checked.why_not} if checked.why_not else {}
         print_json({"checked": source, "counts": checked.counts, "asked": checked.asked, **why})
         return
+    out().print(f"{source} is whole: {in_words(checked)}.", markup=False)
+
+
+def in_words(checked: Checked) -> str:
     known = ", ".join(f"{count:,} {name}" for name, count in checked.counts.items())
     asked = f"{checked.asked} questions are answered as they were when it was made"
-    said = f"no question was asked of it, as {checked.why_not}" if checked.why_not else asked
-    out().print(f"{source} is whole: {known}; {said}.", markup=False)
+    return f"{known}; {f'no question was asked of it, as {checked.why_not}' if checked.why_not else asked}"
 
 
 def bring_back(home: Path | None, source: Path, name: str, *, replace: bool, until: str, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from infra.backup import SEALED, note_backup, seal
 from infra.cli.compose import memory_of, now, open_journal, open_memory
 from infra.cli.console import err, out, print_json
 from infra.cli.drill import drill, wrong_answers
-from infra.cli.keeping import Checked, checked, move, pack, refuse_running
+from infra.cli.keeping import Checked, checked, in_words, move, pack, refuse_running
 from infra.database import COPIED, KEYED, connect, copy_rows, last_numbers, reading, restart_numbers, writing
 from infra.errors import ServiceTrouble, UserMistake
 from infra.files import sha256_of
@@ -278,8 +278,7 @@ def tell_host(place: str, found: Checked, *, sealed: bool, as_json: bool) -> Non
     if as_json:
         print_json({"backup": place, "counts": found.counts, "asked": found.asked, "there": [restore, "understudy up"]})
         return
-    known = ", ".join(f"{count:,} {name}" for name, count in found.counts.items())
-    out().print(f"{place} is whole: {known}; {found.asked} questions are answered as here.", markup=False)
+    out().print(f"{place} is whole: {in_words(found)}.", markup=False)
     out().print("Secrets are not in it: bring .env, or ./secrets, there by hand. Then, there:", markup=False)
     out().print(f"{restore}\nunderstudy doctor\nunderstudy up", markup=False, soft_wrap=True)
     err().print(LEFT)
