@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from infra.errors import ServiceTrouble
@@ -10,6 +11,9 @@ from memory.codec import note_from
 from memory.prompt import MOST_TOKENS
 from memory.recall import EVERYBODY, Recollection
 from memory.vectors import Scope
+
+# Notes take milliseconds, and on a busy machine seconds: an API that is silent for longer is gone, or its network is.
+ANSWER_S = 20.0
 
 
 class RecallElsewhere:
@@ -46,6 +50,6 @@ class RecallElsewhere:
         remote = self._find()
         if remote is None:
             raise Gone('The twin\'s memory cannot be reached: start it with "understudy up".')
-        found = remote.get("/api/recall", **asked)
+        found = replace(remote, silence_s=ANSWER_S).get("/api/recall", **asked)
         self._met = True
         return found

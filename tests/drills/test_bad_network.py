@@ -10,24 +10,28 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from fastapi import FastAPI
 
 from infra import postgresql, queue
 from infra.adapters import AdapterStore
 from infra.database import connect, reading, writing
 from infra.errors import ServiceTrouble, UnderstudyError
 from infra.queue import ring
+from infra.remote import Remote
 from infra.runs import Run, Runs
 from infra.settings import Settings, load_settings
+from memory import elsewhere
 from memory.journal import Journal
 from memory.remember import remember
 from tests.databases import emptied
 from tests.drills.hasty_worker import SILENCE_S, hasty
 from tests.drills.test_kill_remember import STORY, assert_index_can_follow, known, undisturbed
 from tests.fault_proxy import FaultProxy, Faults, fault_proxy
-from tests.infra.running import eventually, lives
+from tests.infra.running import eventually, lives, served
 from tests.people import CREATOR
 from tests.redis_server import PASSWORD, redis_server
 from trainer.app import queue_app
@@ -152,6 +156,30 @@ def test_a_writer_that_the_network_has_lost_holds_no_lock(
         assert connection.execute(sa.text("SELECT name FROM things")).scalar() == "kept"
     near.dispose()
     far.dispose()
+
+
+def test_a_bot_behind_a_bad_network_is_told_what_the_twin_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut and half-open, the twin is asked again for as long as it may take to start."""
+    monkeypatch.setattr(elsewhere, "ANSWER_S", 0.5)
+    app, asked = FastAPI(), list[str]()
+
+    @app.get("/api/recall")
+    def recall(question: str) -> dict[str, Any]:
+        asked.append(question)
+        if len(asked) == 2:
+            proxy.sever()
+        return {"notes": [], "confidence": 0.9, "timings_ms": {}}
+
+    with served(app) as url, fault_proxy(("127.0.0.1", int(url.rpartition(":")[2]))) as proxy:
+        memory = elsewhere.RecallElsewhere(lambda: Remote(f"http://127.0.0.1:{proxy.port}", None))
+        memory.recall("well")
+        assert memory.recall("cut").confidence == 0.9
+        silence(proxy)
+        healing = threading.Timer(1.2, proxy.heal)
+        healing.start()
+        assert memory.recall("silent").confidence == 0.9
+        healing.join()
+    assert asked == ["well", "cut", "cut", "silent"]
 
 
 @pytest.fixture
