@@ -8,7 +8,7 @@ harmless; a partial unique index lets at most one run of a kind be active.
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
@@ -58,6 +58,8 @@ class Run:
     ended: str
     queue: str
     artifact: str
+    # Seconds by stage, of all attempts together.
+    stages: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def active(self) -> bool:
@@ -86,7 +88,12 @@ def m002_places(connection: Connection) -> None:
     connection.execute(sa.text("ALTER TABLE runs ADD COLUMN artifact TEXT NOT NULL DEFAULT ''"))
 
 
-MIGRATIONS: list[Migration] = [m001_runs, m002_places]
+def m003_stages(connection: Connection) -> None:
+    """What each stage of a run took."""
+    connection.execute(sa.text("ALTER TABLE runs ADD COLUMN stages TEXT NOT NULL DEFAULT '{}'"))
+
+
+MIGRATIONS: list[Migration] = [m001_runs, m002_places, m003_stages]
 
 
 class Runs:
@@ -115,7 +122,7 @@ class Runs:
             made = one(
                 connection,
                 "INSERT INTO runs VALUES (:id, :kind, :key, 'queued', '', '{}', :options, 0, 0, '', :now, 0, '', '{}',"
-                " :now, '', '', :queue, '') ON CONFLICT DO NOTHING RETURNING *",
+                " :now, '', '', :queue, '', '{}') ON CONFLICT DO NOTHING RETURNING *",
                 id=uuid.uuid4().hex[:12],
                 kind=kind,
                 key=key,
@@ -158,6 +165,12 @@ class Runs:
     def report(self, run: Run, stage: str, *, progress: Mapping[str, Any]) -> Run:
         """Note how far the run is. Raises Superseded."""
         return self._held(run, "stage = :stage, progress = :progress", stage=stage, progress=json.dumps(dict(progress)))
+
+    def took(self, run: Run, stage: str, seconds: float) -> Run:
+        """Add what a stage took. Raises Superseded."""
+        stages = dict(self.get(run.id).stages)
+        stages[stage] = round(stages.get(stage, 0.0) + seconds, 3)
+        return self._held(run, "stages = :stages", stages=json.dumps(stages))
 
     def hold(self, run: Run) -> Run:
         """Raise Superseded unless this token is still the newest: ask right before publishing."""
@@ -301,7 +314,7 @@ def one(connection: Connection, statement: str, **values: Any) -> Run | None:
 def run_of(row: Mapping[Any, Any]) -> Run:
     found = dict(row)
     found.pop("lease_until")
-    for name in ("progress", "options", "result"):
+    for name in ("progress", "options", "result", "stages"):
         found[name] = json.loads(found[name])
     return Run(**{**found, "cancel_requested": bool(found["cancel_requested"])})
 

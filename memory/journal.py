@@ -205,6 +205,27 @@ class Journal:
         """The number of the latest event; 0 when there is none."""
         return int(self._rows("SELECT coalesce(max(seq), 0) AS n FROM events")[0]["n"])
 
+    def tallied(self, *, after: int, until: int) -> list[tuple[str, str, int]]:
+        """How many events of each kind and platform there are after one number, until another."""
+        rows = self._rows(
+            "SELECT kind, platform, count(*) AS n FROM events WHERE seq > :after AND seq <= :until"
+            " GROUP BY kind, platform",
+            after=after,
+            until=until,
+        )
+        return [(row["kind"], row["platform"], int(row["n"])) for row in rows]
+
+    def spoken(self, *, after: int, until: int, limit: int = BATCH) -> list[tuple[int, Event]]:
+        """Up to `limit` answers and messages of the twin itself between two numbers, in order, with their numbers."""
+        rows = self._rows(
+            "SELECT * FROM events WHERE seq > :after AND seq <= :until AND source = :source ORDER BY seq LIMIT :limit",
+            after=after,
+            until=until,
+            source=str(Source.TWIN),
+            limit=limit,
+        )
+        return [(row["seq"], event_of(row)) for row in rows]
+
     def conversation(self, place: Place, limit: int) -> list[tuple[str, Answer]]:
         """The last `limit` questions and answers of the twin in one conversation, oldest first."""
         rows = self._rows(
@@ -479,11 +500,19 @@ class Journal:
             writer.run("INSERT INTO outbox (op, kind, id) SELECT 'upsert', 'passage', id FROM passages ORDER BY id")
 
     def counts(self) -> dict[str, int]:
-        """How much there is of what."""
-        names = ("events", "exchanges", "passages", "documents", "outbox")
-        found = {name: int(self._rows(f"SELECT count(*) AS n FROM {name}")[0]["n"]) for name in names}
-        waiting = self._rows("SELECT count(*) AS n FROM inbox WHERE state = 'open'")[0]["n"]
-        return {**found, "waiting questions": int(waiting)}
+        """How much there is of what, and how much waits."""
+        return {**self.sizes(), **self.waiting()}
+
+    def sizes(self) -> dict[str, int]:
+        """How much there is of what; the database reads all of it to know."""
+        names = ("events", "exchanges", "passages", "documents")
+        return {name: int(self._rows(f"SELECT count(*) AS n FROM {name}")[0]["n"]) for name in names}
+
+    def waiting(self) -> dict[str, int]:
+        """How many changes wait for the index, and how many questions for the creator."""
+        outbox = self._rows("SELECT count(*) AS n FROM outbox")[0]["n"]
+        questions = self._rows("SELECT count(*) AS n FROM inbox WHERE state = 'open'")[0]["n"]
+        return {"outbox": int(outbox), "waiting questions": int(questions)}
 
     def _payloads(self, table: str, ids: Sequence[str] | None, *, order: str) -> Iterator[dict[str, Any]]:
         if ids is not None:

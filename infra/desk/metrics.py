@@ -6,6 +6,8 @@ them; how things stand is looked up at each reading. A slow answer is named by i
 
 import shutil
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -21,10 +23,16 @@ from infra.runs import Runs
 from infra.settings import Settings
 from infra.voice.api import Speakers
 from memory.journal import Journal
-from memory.messages import Kind
+from memory.messages import Event, Kind
 
 # Seconds: a search takes milliseconds, the first words of an answer a second, a whole one on a CPU many.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+# A stage of a training takes seconds on a small community's answers, and hours on a large one's.
+LONG_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600)
+# How long it is not counted again how much there is: a database that has a million events reads them all for that.
+COUNTED_S = 300.0
+# Answers that may still be on their way to those who asked.
+UNDELIVERED = 1024
 
 
 class Followed:
@@ -43,26 +51,64 @@ class Followed:
         )
         self._seconds = Histogram(
             "understudy_answer_seconds",
-            "What an answer took: recall, queue, first_token, total.",
+            "What an answer took: journal, recall and its parts, queue, first_token, total, deliver.",
             ["stage"],
             buckets=BUCKETS,
             registry=registry,
         )
+        self._stages = Histogram(
+            "understudy_run_stage_seconds",
+            "What the stages of trainings took that ended.",
+            ["stage"],
+            buckets=LONG_BUCKETS,
+            registry=registry,
+        )
+        self._undelivered: OrderedDict[tuple[str, str, str], tuple[str, datetime]] = OrderedDict()
+        self._runs = Runs(journal.engine)
+        self._ended = {run.id for run in self._runs.recent() if not run.active}
 
     def follow(self) -> None:
-        """Count what is new."""
+        """Count what is new. Only what the twin itself said is read; of the rest, an import may be a million lines."""
         with self._reading:
-            while batch := self._journal.events(after=self._last):
+            last = self._journal.last()
+            for kind, platform, count in self._journal.tallied(after=self._last, until=last):
+                self._events.labels(kind, platform).inc(count)
+            while batch := self._journal.spoken(after=self._last, until=last):
                 for _, event in batch:
-                    self._events.labels(str(event.kind), event.platform).inc()
-                    if event.kind is Kind.ANSWER:
-                        self._count(event.payload["answer"], event.platform)
+                    self._count(event)
                 self._last = batch[-1][0]
+            self._last = last
+            self._follow_runs()
 
-    def _count(self, answer: Any, platform: str) -> None:
-        self._answers.labels(answer["outcome"], platform).inc()
+    def _count(self, event: Event) -> None:
+        if event.kind is not Kind.ANSWER:
+            self._deliver(event)
+            return
+        answer = event.payload["answer"]
+        self._answers.labels(answer["outcome"], event.platform).inc()
         for stage, took in answer["timings_ms"].items():
             self._seconds.labels(stage).observe(took / 1000, exemplar={"answer": answer["id"]})
+        asked = event.platform, event.payload["place"]["id"], answer["question_id"]
+        self._undelivered[asked] = (answer["id"], event.at)
+        if len(self._undelivered) > UNDELIVERED:
+            self._undelivered.popitem(last=False)
+
+    def _deliver(self, shown: Event) -> None:
+        """The first message that shows an answer, which is journalled when it is there."""
+        found = self._undelivered.pop((shown.platform, shown.place, str(shown.payload.get("reply_to"))), None)
+        if found is not None:
+            answer, journalled = found
+            took = (shown.at - journalled).total_seconds()
+            self._seconds.labels("deliver").observe(max(0.0, took), exemplar={"answer": answer})
+
+    def _follow_runs(self) -> None:
+        """The stages of trainings that ended."""
+        for run in self._runs.recent():
+            if run.active or run.id in self._ended:
+                continue
+            self._ended.add(run.id)
+            for stage, seconds in run.stages.items():
+                self._stages.labels(stage).observe(seconds, exemplar={"run": run.id})
 
 
 class Standing(Collector):
@@ -70,12 +116,16 @@ class Standing(Collector):
 
     def __init__(self, settings: Settings, journal: Journal) -> None:
         self._settings, self._journal, self._runs = settings, journal, Runs(journal.engine)
+        self._counted: dict[str, int] = {}
+        self._counted_at = 0.0
 
     def collect(self) -> Iterator[Metric]:
-        counts = self._journal.counts()
-        yield gauge("understudy_inbox_open", "Questions that wait for the creator.", counts.pop("waiting questions"))
-        yield gauge("understudy_outbox", "Changes that the index has yet to take up.", counts.pop("outbox"))
-        yield labelled("understudy_memory", "How much there is of what.", "kind", counts)
+        waiting = self._journal.waiting()
+        yield gauge("understudy_inbox_open", "Questions that wait for the creator.", waiting["waiting questions"])
+        yield gauge("understudy_outbox", "Changes that the index has yet to take up.", waiting["outbox"])
+        yield labelled(
+            "understudy_memory", "How much there is of what, counted every five minutes.", "kind", self._sizes()
+        )
         yield labelled("understudy_runs", "Trainings by state.", "state", self._runs.states())
         ended = {run.state: datetime.fromisoformat(run.ended).timestamp() for run in reversed(self._ended())}
         yield labelled("understudy_run_ended_timestamp_seconds", "When the last one ended so.", "state", ended)
@@ -87,6 +137,11 @@ class Standing(Collector):
         yield silent
         free = shutil.disk_usage(self._settings.data_folder).free
         yield gauge("understudy_disk_free_bytes", "Room where the data folder is.", free)
+
+    def _sizes(self) -> dict[str, int]:
+        if not self._counted or time.monotonic() - self._counted_at > COUNTED_S:
+            self._counted, self._counted_at = self._journal.sizes(), time.monotonic()
+        return self._counted
 
     def _ended(self) -> list[Any]:
         return [run for run in self._runs.recent() if run.ended]

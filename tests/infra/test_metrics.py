@@ -5,12 +5,16 @@ import os
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import promql_parser
 import pytest
 import yaml
 from fastapi import FastAPI
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from infra.cli.status import overview
@@ -19,7 +23,7 @@ from infra.health import sign, sign_file
 from infra.runs import Runs
 from infra.settings import Settings, load_settings
 from memory.journal import Journal
-from memory.messages import Answer, Source
+from memory.messages import Answer, Message, Person, Source
 from memory.remember import answer_event, exchange_event, message_event, remember
 from tests.infra.running import served, understudy
 from tests.memory.making import GROUP, said, taught
@@ -97,6 +101,45 @@ def test_answers_of_any_process_are_counted_once_with_what_they_took(metrics, jo
     assert '# {answer="a-2"} 40.0' in text  # the slow one, by its id
 
 
+def test_what_was_shown_is_counted_with_how_long_that_took(metrics, journal: Journal) -> None:
+    metrics()
+    answer = answered(journal, 1, "answered", recall=4.0)
+    twin = Person("telegram", "twin", role="twin")
+    for number, seconds in (("s-1", 2), ("s-2", 9)):  # the second part of it
+        shown = Message(number, twin, GROUP, NOON + timedelta(seconds=seconds), "A secret answer.", reply_to="1")
+        remember(journal, [message_event(shown, Source.TWIN)], creator=CREATOR)
+
+    found, text = metrics()
+
+    assert found["understudy_answer_seconds_count"] == {"recall": 1, "deliver": 1}
+    assert found["understudy_answer_seconds_sum"]["deliver"] == 2
+    assert f'# {{answer="{answer.id}"}} 2.0' in text
+
+
+def test_the_stages_of_a_training_are_counted_when_it_ends(metrics, journal: Journal) -> None:
+    runs = Runs(journal.engine)
+    run = runs.claim(runs.create("retrain", "k", options={}, now=NOON)[0].id, "w", now=NOON)
+    assert run is not None
+    for stage, seconds in (("harvest", 2.0), ("lora", 400.0), ("lora", 200.0)):  # taken up again
+        runs.took(run, stage, seconds)
+    assert "understudy_run_stage_seconds_count" not in metrics()[0]
+    runs.finish(run, "succeeded", now=NOON)
+
+    for _ in range(2):
+        found, text = metrics()
+        assert found["understudy_run_stage_seconds_sum"] == {"harvest": 2, "lora": 600}
+    assert f'# {{run="{run.id}"}} 600.0' in text
+
+
+def test_how_much_there_is_is_not_counted_at_each_reading(metrics, journal: Journal, monkeypatch) -> None:
+    assert metrics()[0]["understudy_memory"]["exchanges"] == 1
+    remember(journal, [exchange_event(taught("After?", "Aye."))], creator=CREATOR)
+    found, _ = metrics()
+    assert (found["understudy_memory"]["exchanges"], found["understudy_outbox"][""]) == (1, 2)
+    monkeypatch.setattr("infra.desk.metrics.COUNTED_S", 0.0)
+    assert metrics()[0]["understudy_memory"]["exchanges"] == 2
+
+
 def test_how_things_stand_is_told(metrics, settings: Settings, journal: Journal) -> None:
     runs = Runs(journal.engine)
     run = runs.claim(runs.create("retrain", "k", options={}, now=NOON)[0].id, "w", now=NOON)
@@ -138,6 +181,7 @@ def test_alerts_and_panels_ask_for_what_is_there(metrics, journal: Journal, sett
     runs = Runs(journal.engine)
     run = runs.claim(runs.create("retrain", "k", options={}, now=NOON)[0].id, "w", now=NOON)
     assert run is not None
+    runs.took(run, "lora", 600.0)
     runs.finish(run, "succeeded", now=NOON)
     sign(settings, "worker")
     answered(journal, 1, "answered", recall=4.0, queue=0.0, first_token=900.0, total=3000.0)
@@ -151,6 +195,39 @@ def test_alerts_and_panels_ask_for_what_is_there(metrics, journal: Journal, sett
         assert label in {"outcome", "stage", "kind", "state"}
         known = {part for name in asked for labels in found[name] for part in labels.split(",")}
         assert value in known | {"failed"}
+
+
+def as_grafana_reads_it(dashboard: dict[str, Any]) -> tuple[Dashboard, dict[str, Any]]:
+    """A dashboard in the types that Grafana's own schemas make, and what these keep of it: nothing that is misspelt."""
+    plugins.register_default_plugins()
+    read = Dashboard.from_json(dashboard)
+    return read, json.loads(JSONEncoder().encode(read))
+
+
+def lost(given: Any, kept: Any, where: str = "") -> list[str]:
+    """Where a document says something that the other does not."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        return [each for key in given for each in lost(given[key], kept.get(key), f"{where}/{key}")]
+    if isinstance(given, list) and isinstance(kept, list):
+        return [each for i, (a, b) in enumerate(zip(given, kept, strict=True)) for each in lost(a, b, f"{where}/{i}")]
+    return [] if given == kept else [where]
+
+
+def test_the_dashboard_is_one_of_grafanas() -> None:
+    dashboard = json.loads((GRAFANA / "understudy.json").read_text())
+    read, kept = as_grafana_reads_it(dashboard)
+    assert lost(dashboard, kept) == []
+    # Options of a panel that Grafana does not have would stay as they are.
+    assert not [panel.title for panel in read.panels if isinstance(panel.options, dict)]
+
+
+def test_a_dashboard_with_a_mistake_is_found() -> None:
+    dashboard = json.loads((GRAFANA / "understudy.json").read_text())
+    dashboard["panels"][1]["targets"][0]["legend"] = "x"
+    dashboard["panels"][2]["type"] = "stats"
+    read, kept = as_grafana_reads_it(dashboard)
+    assert lost(dashboard, kept) == ["/panels/1/targets/0/legend"]
+    assert isinstance(read.panels[2].options, dict)
 
 
 def test_a_query_with_a_mistake_is_found() -> None:
