@@ -38,13 +38,13 @@ RUN if ! gcc $NO_AMX -E -x c /dev/null >/dev/null 2>&1; then NO_AMX=""; fi \
 FROM compiled AS whole
 RUN pip install --constraint constraints.txt --index-url https://download.pytorch.org/whl/cpu torch
 COPY . .
-RUN pip install --constraint constraints.txt .
+RUN pip install --constraint constraints.txt '.[otel]'
 
 FROM compiled AS cuda
 # From PyPI torch comes with the CUDA libraries; only the driver is the host's.
 RUN pip install --constraint constraints.txt torch
 COPY . .
-RUN pip install --constraint constraints.txt '.[gpu]'
+RUN pip install --constraint constraints.txt '.[gpu,otel]'
 
 FROM python AS bot
 COPY --from=small /venv /venv

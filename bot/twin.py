@@ -5,6 +5,7 @@ it first, and what is answered is journalled with its notes, voice, prompt hash 
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from bot.platform import Reply
 from bot.policy import MOST_CHARACTERS, decide
 from bot.wording import language_of, say
 from infra.errors import ServiceTrouble, UserMistake
+from infra.logs import about, tell
+from infra.traces import span
 from infra.voice.chat import Audience, Finish, Sampling, Turn, Voice
 from infra.voice.thinking import Shown, visible
 from memory.journal import Journal
@@ -32,6 +35,8 @@ HISTORY_EXCHANGES = 2
 STALL_S = 45.0
 # Of so many people and places it is noted when they asked last, before those who were long silent are dropped.
 MOST_RATED = 4096
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,8 @@ class Twin:
                 return again
             language = language or language_of(message.text, self._manner.persona.language)
             audience = Audience(community, language)
-            return await self._answer(message, reply, source=source, audience=audience, offers=offers)
+            with about(answer=identity), span("answer", answer=identity):
+                return await self._answer(message, reply, source=source, audience=audience, offers=offers)
         finally:
             self._answering.discard(identity)
 
@@ -124,18 +130,24 @@ class Twin:
             return blank(message, outcome="declined", reason=decision.reason)
 
         # 2 journal the question before anything acknowledges it
-        await self._remember(message_event(message, source))
+        began = time.perf_counter()
+        with span("journal"):
+            await self._remember(message_event(message, source))
+        timings = {"journal": since(began)}
         if decision.action == "say":
             text = say(decision.reason, language, **self._facts(message))
             return await self._finish(message, reply, replace(blank(message, "declined", decision.reason), text=text))
 
         # 3 recall; a short follow-up may only make sense beside the question before it
-        history = await asyncio.to_thread(self._history, message)
+        began = time.perf_counter()
         try:
-            recollection = await asyncio.to_thread(self._recollect, message, history)
+            with span("recall"):
+                history = await asyncio.to_thread(self._history, message)
+                recollection = await asyncio.to_thread(self._recollect, message, history)
         except ServiceTrouble as trouble:
             return await self._fail(message, reply, source=source, language=language, reason=str(trouble))
-        timings = {"recall": since(started)}
+        parts = {f"recall_{name}": took for name, took in recollection.timings_ms.items()}
+        timings |= {"recall": since(began), **parts}
         found = replace(blank(message, "answered", "a note fits the question"), notes=recollection.notes)
         if recollection.confidence < self._manner.threshold:
             if not offers:
@@ -158,7 +170,10 @@ class Twin:
 
         # 5 speak
         try:
-            spoken = await self._speak(turns, reply, found, conversation=conversation_of(message), audience=audience)
+            with span("speak"):
+                spoken = await self._speak(
+                    turns, reply, found, conversation=conversation_of(message), audience=audience
+                )
         except (ServiceTrouble, UserMistake) as error:
             voice = error.voice if isinstance(error, ServiceTrouble) else ""
             return await self._fail(message, reply, source=source, language=language, reason=str(error), voice=voice)
@@ -213,7 +228,12 @@ class Twin:
     async def _finish(self, message: Message, reply: Reply, answer: Answer) -> Answer:
         """Journal what is about to be shown, then show it: a crash between the two repeats nothing to the member."""
         await self._remember(answer_event(answer, message, at=self._clock()))
-        await self.show(message, reply, answer)
+        took = {f"{stage}_ms": each for stage, each in answer.timings_ms.items()}
+        tell(log, "an answer is journalled", outcome=answer.outcome, voice=answer.voice, **took)
+        began = time.perf_counter()
+        with span("deliver"):
+            await self.show(message, reply, answer)
+        tell(log, "an answer is delivered", deliver_ms=since(began))
         return answer
 
     async def show(self, message: Message, reply: Reply, answer: Answer) -> None:

@@ -19,6 +19,7 @@ import psutil
 from infra.errors import ServiceTrouble, UserMistake
 from infra.files import read_object, told_as, write_atomic
 from infra.settings import Settings, revealed
+from infra.traces import passed_on
 
 # A twin that is started again is back within some seconds; whether it is, is looked at as often as this.
 BACK_S, LOOK_S = 30.0, 0.25
@@ -129,7 +130,7 @@ class Remote:
 
     @property
     def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return passed_on() | ({"Authorization": f"Bearer {self.token}"} if self.token else {})
 
 
 def complaint(response: httpx.Response, what: str = "running twin") -> UserMistake | ServiceTrouble:

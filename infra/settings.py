@@ -438,6 +438,27 @@ class TelegramSettings(Section):
     api: str = "https://api.telegram.org"
 
 
+class LogSettings(Section):
+    """How processes log: lines for people, or JSON for machines; `level` is of our own events."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class TraceSettings(Section):
+    """Where OpenTelemetry's traces go, over OTLP's HTTP: the address before /v1/traces; empty is nowhere."""
+
+    url: str = ""
+    token: SecretStr | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and (urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname):
+            raise ValueError(f"{value!r} must be the address of a receiver, for example 'http://127.0.0.1:4318'")
+        return value
+
+
 class BotSettings(Section):
     """`api` is the twin's API where that runs on another machine; empty means this one.
 
@@ -484,6 +505,8 @@ class Settings(BaseSettings):
     permissions: PermissionSettings = PermissionSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     retention: RetentionSettings = RetentionSettings()
+    log: LogSettings = LogSettings()
+    traces: TraceSettings = TraceSettings()
     bot: BotSettings = BotSettings()
     discord: DiscordSettings = DiscordSettings()
     telegram: TelegramSettings = TelegramSettings()
@@ -513,6 +536,7 @@ class Settings(BaseSettings):
             ("graph.token", self.graph.token),
             ("teacher.token", self.teacher.token),
             ("judge.token", self.judge.token),
+            ("traces.token", self.traces.token),
             ("discord.token", self.discord.token),
             ("telegram.token", self.telegram.token),
             ("telegram.webhook_secret", self.telegram.webhook_secret),
@@ -643,6 +667,14 @@ def with_password(url: str, password: SecretStr | None) -> str:
 def revealed(secret: SecretStr | None) -> str | None:
     """What is sent to another server, where anything is."""
     return secret.get_secret_value() if secret else None
+
+
+def secrets_of(section: BaseModel) -> frozenset[str]:
+    """Every secret of some settings, for whoever has to keep them out of something."""
+    values = [value for _, value in section]
+    inner = [secrets_of(value) for value in values if isinstance(value, BaseModel)]
+    found = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+    return frozenset(filter(None, found)).union(*inner)
 
 
 def refuse_placeholder(name: str, secret: SecretStr | None) -> None:

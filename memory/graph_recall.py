@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal, Protocol
 
+from infra.traces import parts
 from memory.graph import Graph
 from memory.graph_store import GraphStore
 from memory.journal import Journal
@@ -95,9 +96,10 @@ class GraphRecall:
         found = self._recall.recall(question, scope=scope, limit=limit, budget_tokens=budget_tokens, excluded=excluded)
         began = time.perf_counter()
         added = self._added(question, found.notes, scope, excluded)
-        marks = {**found.timings_ms, **timings({"graph": time.perf_counter() - began})}
+        took = timings({"graph": time.perf_counter() - began})
+        parts(took)
         sure = max(found.confidence, SURE) if added else found.confidence
-        return Recollection(fitted(beside(added, found.notes), budget_tokens), sure, marks)
+        return Recollection(fitted(beside(added, found.notes), budget_tokens), sure, {**found.timings_ms, **took})
 
     def _added(self, question: str, notes: Sequence[Note], scope: Scope, excluded: frozenset[str]) -> list[Note]:
         if not any(cue.search(question) for _, cue in CUES):

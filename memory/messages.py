@@ -216,7 +216,7 @@ class Answer:
     """What the twin said and how it came about; the journal keeps all of it.
 
     `outcome`: "answered", "abstained" (went to the inbox), "declined" (policy said no) or "failed".
-    `timings_ms` has recall, queue, first_token and total.
+    `timings_ms` has journal, recall and its parts, queue, first_token and total.
     """
 
     id: str

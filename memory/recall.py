@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
 
+from infra.traces import parts
 from memory.index import Index, sparse_text
 from memory.journal import Journal
 from memory.messages import Authority, Exchange, Note, Passage, Place, Why
@@ -91,8 +92,10 @@ class Recall:
             **reread,
             "rank": time.perf_counter() - chosen_from + looked_up - searched,
         }
+        took = timings(marks)
+        parts(took)
         notes = fitted([noted(candidate, sure, question, asked) for candidate, sure in scored], budget_tokens)
-        return Recollection(notes, max((note.score for note in notes), default=0.0), timings(marks))
+        return Recollection(notes, max((note.score for note in notes), default=0.0), took)
 
     def _reread(self, question: str, candidates: list[Candidate]) -> tuple[list[Candidate], dict[str, float]]:
         """The candidates as the reranker orders them, unless there is none or it was too slow; the seconds it took."""

@@ -28,6 +28,7 @@ OWNERS = {
     "celery": {"infra/queue.py", "trainer/app.py", "trainer/tasks.py"},
     "kombu": {"infra/queue.py"},
     "prometheus_client": {"infra/desk/metrics.py"},
+    "opentelemetry": {"infra/traces.py"},
     "fsspec": {"infra/artifacts.py"},
     "pyrage": {"infra/backup.py"},
     "sqlcipher3": {"infra/database.py"},

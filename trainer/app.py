@@ -8,7 +8,6 @@ even be read, which is gone by then; whoever started it starts it again.
 import argparse
 import logging
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import Any, ClassVar
 
 from celery import Celery, bootsteps
 from celery.beat import Scheduler, SchedulingError
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
+from infra import logs, traces
 from infra.database import connect
 from infra.health import SIGN_S, sign
 from infra.processes import die_with_parent
@@ -61,7 +61,7 @@ def work(settings: Settings, queues: str) -> None:
     assert ready is not ending
     app.steps["consumer"].add(signs(settings))
     options = ["--pool", "threads", "--concurrency", "2", "--queues", queues, "--without-gossip", "--without-mingle"]
-    app.worker_main(["worker", *options, "--loglevel", "WARNING"])
+    app.worker_main(["--quiet", "worker", *options, "--loglevel", "WARNING"])
 
 
 def signs(settings: Settings) -> type[bootsteps.StartStopStep]:
@@ -142,13 +142,21 @@ def main() -> None:
     if given.parent:
         die_with_parent(given.parent)
     settings = load_settings(given.home)
+    logs.begin(settings, given.role)
+    traces.begin(settings, given.role)
+    # Celery logs as it likes unless somebody else says that they have seen to it.
+    setup_logging.connect(as_begun)
     if given.once:
-        sys.stderr.write(f"Trainings worked on: {work_once(settings)}.\n")
+        logs.say(f"Trainings worked on: {work_once(settings)}.")
     elif given.role == "worker":
         work(settings, given.queues)
     else:
         Clock.settings = settings
-        queue_app(settings).Beat(loglevel="WARNING", pidfile=None, scheduler_cls=Clock).run()
+        queue_app(settings).Beat(loglevel="WARNING", pidfile=None, scheduler_cls=Clock, quiet=True).run()
+
+
+def as_begun(**given: Any) -> None:
+    """Leave the logs as they are."""
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 So it can be done on another host (`elsewhere.py`); what comes before and after is `cycle.py`.
 """
 
+import contextlib
 import logging
 import threading
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ from typing import Any
 from infra.adapters import GGUF, version_name
 from infra.errors import ServiceTrouble, UnderstudyError
 from infra.files import finish_folder, finished, fresh_folder
+from infra.logs import tell
 from infra.runs import Run, Runs, Superseded
 from infra.settings import Settings
+from infra.traces import passed
 from infra.voice.weights import Weights
 from memory.encode import Encoder, kept_encoder
 from memory.persona import PersonaCard
@@ -50,6 +54,7 @@ class Attempt:
     runs: Runs
     run: Run
     stopping: threading.Event
+    stages: "Stages" = field(default_factory=lambda: Stages(), kw_only=True)
 
     @property
     def folder(self) -> Path:
@@ -75,12 +80,41 @@ class Attempt:
 
         Raises Superseded.
         """
+        if stage != self.stages.name:
+            self.end_stage()
+            self.stages.begin(stage)
         try:
             self.runs.report(self.run, stage, progress=progress)
         except Superseded:
             raise
         except ServiceTrouble as trouble:
             log.warning("%s The run goes on.", trouble)
+
+    def end_stage(self) -> None:
+        """Write down what the stage that is worked on took, unless the table cannot be had or the run is not ours."""
+        if took := self.stages.end():
+            with contextlib.suppress(ServiceTrouble):
+                self.runs.took(self.run, *took)
+
+
+@dataclass
+class Stages:
+    """The stage that is worked on, in the log and as a span when it ends."""
+
+    name: str = ""
+    began: float = 0.0
+
+    def begin(self, name: str) -> None:
+        self.name, self.began = name, time.perf_counter()
+
+    def end(self) -> tuple[str, float] | None:
+        """The stage that ends and its seconds, where there is one."""
+        if not self.name:
+            return None
+        ended, self.name, seconds = self.name, "", time.perf_counter() - self.began
+        tell(log, "a stage ended", stage=ended, seconds=round(seconds, 3))
+        passed(ended, seconds)
+        return ended, seconds
 
 
 @dataclass(frozen=True)

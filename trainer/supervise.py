@@ -15,8 +15,10 @@ from datetime import datetime
 from pathlib import Path
 
 from infra.errors import ServiceTrouble
+from infra.logs import about, tell
 from infra.processes import signal_group, start, stop
 from infra.runs import TRAINING, Run, Runs, Superseded
+from infra.traces import passed_on, span
 
 LOOK_S = 0.25
 RENEW_S = 5.0
@@ -27,7 +29,7 @@ SENDING_S = 90.0
 # What `trainer.train` exits with when it was told to stop and has saved what it had.
 STOPPED = 75
 
-log = logging.getLogger(__name__)
+lines = logging.getLogger(__name__)
 
 
 def owner_name() -> str:
@@ -56,29 +58,43 @@ def supervise(
     if run is None:
         return None
     arguments = [*command, "--run", run.id, "--token", str(run.token), "--home", str(home)]
-    process = start(arguments, log=log)
-    try:
-        watch(runs, run, process, stopping=stopping, clock=clock)
-    except Superseded:
-        return None
-    finally:
-        stop(process)
+    with about(run=run.id), span("run", run=run.id, attempt=run.attempt):
+        tell(lines, "a worker takes a run", attempt=run.attempt)
+        if parent := passed_on().get("traceparent"):
+            arguments += ["--traceparent", parent]
+        process = start(arguments, log=log)
+        try:
+            try:
+                watch(runs, run, process, stopping=stopping, clock=clock)
+            finally:
+                stop(process)
+            left = settle_in_time(runs, run, process.returncode, stopping=stopping, clock=clock)
+        except Superseded:
+            return None
+        tell(lines, "a worker leaves a run", state=left.state, stage=left.stage, status=process.returncode)
+        return left
+
+
+def settle_in_time(
+    runs: Runs, run: Run, status: int, *, stopping: threading.Event, clock: Callable[[], datetime]
+) -> Run:
+    """`settle`, as soon as the table can be reached. Raises Superseded, and ServiceTrouble as `supervise` says."""
     said = False
     while True:
         try:
-            return settle(runs, run, process.returncode, stopping=stopping, clock=clock)
+            return settle(runs, run, status, stopping=stopping, clock=clock)
         except Superseded:
-            return None
+            raise
         except ServiceTrouble as trouble:
             if stopping.is_set():
                 raise
-            said = said or tell(trouble)
+            said = said or warn(trouble)
         stopping.wait(LOOK_S)
 
 
-def tell(trouble: ServiceTrouble) -> bool:
+def warn(trouble: ServiceTrouble) -> bool:
     """Say once, in the worker's log, what it waits for."""
-    log.warning("%s Its run is kept, and told of when it can be reached.", trouble)
+    lines.warning("%s Its run is kept, and told of when it can be reached.", trouble)
     return True
 
 
@@ -104,7 +120,7 @@ def watch(
             raise
         except ServiceTrouble as trouble:
             # It may be back before the lease runs out; else whoever takes the run over has a newer token.
-            said = said or tell(trouble)
+            said = said or warn(trouble)
         if ends < float("inf"):
             time.sleep(LOOK_S)
         elif stopping.wait(LOOK_S):

@@ -1,7 +1,6 @@
 """The twin on Discord and Telegram, as one process: beside the API on this machine, or across the network from it."""
 
 import asyncio
-import logging
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -40,9 +39,8 @@ def bot(home: Path | None, platform: str | None, *, parent: int | None) -> None:
     """Be on one platform, or on every one that has a token, until told to stop."""
     if parent is not None:
         die_with_parent(parent)
-    settings = settings_of(home)
+    settings = settings_of(home, part="bot")
     wanted = chosen(settings, platform)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     journal = open_journal(settings)
     try:
         asyncio.run(run(settings, journal, wanted))

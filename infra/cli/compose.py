@@ -4,6 +4,7 @@ Each `open_*` builds one part; nothing is opened that the caller did not ask for
 base model takes a second that `teach` or `runs` need not pay.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.cli.console import err
+from infra import logs, traces
 from infra.errors import ServiceTrouble, UnderstudyError
 from infra.files import finished
 from infra.machine import Machine, cores
@@ -43,10 +44,13 @@ if TYPE_CHECKING:
 IDLE_S = 0.2
 
 
-def settings_of(home: Path | None) -> Settings:
-    """The installation's settings, with model hubs switched off unless its preset needs one."""
+def settings_of(home: Path | None, *, part: str = "command") -> Settings:
+    """The installation's settings, with model hubs switched off unless its preset needs one; logs as this part."""
     settings = load_settings(find_home(home))
     offline_unless_hub(settings)
+    logs.begin(settings, part)
+    if part != "command":
+        traces.begin(settings, part)
     return settings
 
 
@@ -111,7 +115,7 @@ def served_weights(
     folder = weights_folder(settings)
     at_set_up = finished(folder) is None and not again
     if at_set_up:
-        err().print("Fitting the base model to this machine, once. This takes a minute or two.")
+        logs.say("Fitting the base model to this machine, once. This takes a minute or two.")
     weights = prepare(
         source_of(settings.models.gguf),
         folder,
@@ -125,7 +129,7 @@ def served_weights(
         try:
             calibrated(settings, weights)
         except ServiceTrouble as error:
-            err().print(f"How it computes fastest here is not known, so defaults hold: {error}", markup=False)
+            logs.say(f"How it computes fastest here is not known, so defaults hold: {error}", level=logging.WARNING)
     return weights
 
 
@@ -227,7 +231,7 @@ def open_speakers(settings: Settings) -> "Speakers | None":
         return None
     voices = open_voices(settings)
     for problem in voices.resume():
-        err().print(problem)
+        logs.say(problem, level=logging.WARNING)
     return voices
 
 

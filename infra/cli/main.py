@@ -929,7 +929,11 @@ def main() -> None:
         refuse_bytes(sys.argv[1:])
         app()
     except UnderstudyError as error:
-        sys.stderr.write(f"understudy: {error}\n")
+        import logging
+
+        from infra.logs import say
+
+        say(f"understudy: {error}", level=logging.ERROR)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,5 +1,6 @@
 """`up` and the parts of it: the API, a worker, a scheduler and the bots, each started again when it dies."""
 
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from infra.cli.bots import configured
 from infra.cli.compose import open_journal, open_runs, open_twin, open_voices, settings_of
 from infra.cli.console import err
 from infra.errors import UserMistake
+from infra.logs import say
 from infra.processes import Child, Supervisor, die_with_parent
 from infra.remote import Remote
 from infra.settings import Settings, child_environment
@@ -35,7 +37,7 @@ def up(home: Path | None, *, port: int | None, playground: bool = False) -> None
     if playground:
         play(home, port=port)
         return
-    settings = settings_of(home)
+    settings = settings_of(home, part="up")
     refuse_running(settings)
     refuse_unusable(settings)
     end_when_told()
@@ -50,8 +52,8 @@ def play(home: Path | None, *, port: int | None) -> None:
     from infra.desk.playground import open_playground
 
     with open_playground(settings_of(home)) as playground:
-        settings = settings_of(home)
-        supervisor = Supervisor(children(settings), say=err().print)
+        settings = settings_of(home, part="api")
+        supervisor = Supervisor(children(settings), say=say)
         serve_with(settings, port=port, supervisor=supervisor, playground=playground)
 
 
@@ -59,19 +61,19 @@ def serve(home: Path | None, *, port: int | None, parent: int | None = None) -> 
     """The API and the page alone."""
     if parent is not None:
         die_with_parent(parent)
-    serve_with(settings_of(home), port=port, supervisor=Supervisor([]))
+    serve_with(settings_of(home, part="api"), port=port, supervisor=Supervisor([]))
 
 
 def serve_voice(home: Path | None, *, port: int | None) -> None:
     """The voice alone, for the twins that name this server in `voice.urls`."""
     from infra.desk.server import make_voice_app, run
 
-    settings = settings_of(home)
+    settings = settings_of(home, part="voice")
     refuse_running(settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with closing(open_voices(settings)) as voices:
         for problem in voices.resume():
-            err().print(problem)
+            say(problem, level=logging.WARNING)
         wanted, app = settings.api.port if port is None else port, make_voice_app(settings, voices)
         run(settings, app, port=wanted, ready=greet_voice, over=lambda: voices.broken)
 
@@ -143,15 +145,15 @@ def serve_with(
 
 
 def greet(url: str) -> None:
-    err().print(f"The twin is up at {url} (Ctrl-C stops it). Talk to it: understudy chat")
+    say(f"The twin is up at {url} (Ctrl-C stops it). Talk to it: understudy chat")
 
 
 def greet_voice(url: str) -> None:
-    err().print(f"The voice is up at {url} (Ctrl-C stops it). Name it in voice.urls of the twin that it speaks for.")
+    say(f"The voice is up at {url} (Ctrl-C stops it). Name it in voice.urls of the twin that it speaks for.")
 
 
 def greet_at_play(url: str) -> None:
-    err().print(f"The playground is at {url}/playground (Ctrl-C stops it). It plays with a copy of the twin's memory.")
+    say(f"The playground is at {url}/playground (Ctrl-C stops it). It plays with a copy of the twin's memory.")
 
 
 def children(settings: Settings) -> list[Child]:
@@ -191,7 +193,7 @@ def worker(home: Path | None, *, queues: str, once: bool) -> None:
         if queues != "gpu":
             raise UserMistake("Only trainings are worked on once: say --queue gpu --once.")
         become("worker", home, "--once", queues=queues)
-    settings = settings_of(home)
+    settings = settings_of(home, part="worker")
     refuse_unusable(settings, queues=queues)
     end_when_told()
     keep_running(worker_child(settings, queues, log=None))
@@ -205,7 +207,7 @@ def end_when_told() -> None:
 
 def keep_running(*children: Child) -> None:
     """These, until this process is told to stop."""
-    supervisor = Supervisor([*children], say=err().print)
+    supervisor = Supervisor([*children], say=say)
     supervisor.open()
     try:
         threading.Event().wait()

@@ -232,6 +232,16 @@ def check_telegram(settings: Settings) -> str:
     return check(settings)
 
 
+def check_traces(settings: Settings) -> str:
+    from infra.traces import MISSING, installed
+
+    if not settings.traces.url:
+        return "none are sent: traces.url is empty"
+    if not installed():
+        raise UserMistake(MISSING)
+    return f"go to {settings.traces.url}"
+
+
 CHECKS: dict[str, Callable[[Settings], str]] = {
     "packages": check_python,
     "disk": check_disk,
@@ -244,6 +254,7 @@ CHECKS: dict[str, Callable[[Settings], str]] = {
     "reranker": check_reranker,
     "adapter": check_adapter,
     "voice servers": check_voice_servers,
+    "traces": check_traces,
     "discord": check_discord,
     "telegram": check_telegram,
 }

@@ -6,6 +6,7 @@ Every handler is a few lines over bot, memory and the run table; errors carry Op
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -19,12 +20,16 @@ from bot.events import Event, answer_events, own_message, visitor
 from bot.feedback import vote
 from bot.inbox import answer_question, dismiss, teach
 from bot.twin import Twin
+from infra.logs import tell
 from infra.runs import Runs, document
+from infra.traces import span
 from memory.journal import Journal
 from memory.messages import Person
 from memory.prompt import MOST_TOKENS
 from memory.recall import Recaller
 from memory.vectors import Scope
+
+log = logging.getLogger(__name__)
 
 Limit = Annotated[int, Query(ge=1, le=10)]
 Budget = Annotated[int, Query(ge=1, le=MOST_TOKENS)]
@@ -88,9 +93,12 @@ def router(parts: Parts) -> APIRouter:
         question: str, community: str = "main", limit: Limit = 2, budget_tokens: Budget = MOST_TOKENS
     ) -> dict[str, Any]:
         await parts.drain()
-        found = await asyncio.to_thread(
-            parts.recall.recall, question, scope=Scope(community), limit=limit, budget_tokens=budget_tokens
-        )
+        with span("memory"):
+            found = await asyncio.to_thread(
+                parts.recall.recall, question, scope=Scope(community), limit=limit, budget_tokens=budget_tokens
+            )
+        took = {f"{name}_ms": each for name, each in found.timings_ms.items()}
+        tell(log, "memory was asked", notes=len(found.notes), confidence=round(found.confidence, 3), **took)
         return {
             "confidence": found.confidence,
             "notes": [asdict(note) for note in found.notes],

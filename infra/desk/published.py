@@ -226,5 +226,5 @@ def bound(settings: Settings) -> socket.socket | None:
 
 async def listen(app: FastAPI, door: socket.socket) -> None:
     """Serve the published app on an address of its own, until cancelled."""
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
+    config = uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=3)
     await Beside(config).serve(sockets=[door])

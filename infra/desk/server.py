@@ -145,7 +145,9 @@ def run(settings: Settings, app: FastAPI, *, port: int, ready: Callable[[str], N
 
     Raises ServiceTrouble when it cannot listen, or the voice has ended, which `over` says.
     """
-    config = uvicorn.Config(app, host=settings.api.host, port=port, log_level="warning", timeout_graceful_shutdown=3)
+    config = uvicorn.Config(
+        app, host=settings.api.host, port=port, log_config=None, log_level="warning", timeout_graceful_shutdown=3
+    )
     server = Announcing(config, settings, ready, over=over)
     try:
         server.run()

@@ -21,10 +21,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infra.adapters import BASE, SHARE, AdapterStore, Aim, version_of, voice_name
 from infra.errors import Busy, Refused, ServiceTrouble, UnderstudyError, UserMistake
 from infra.settings import LOOPBACK
+from infra.traces import taken_up
 from infra.voice.chat import Audience, Finish, Piece, Sampling, Turn, Voice
 from infra.voice.client import LocalVoice
 from infra.voice.engine import Engine
@@ -609,6 +611,19 @@ def install(
         app.middleware("http")(bearer(token, open_paths))
     elif here_only:
         app.middleware("http")(own_page)
+    app.add_middleware(TakenUp)
+
+
+class TakenUp:
+    """Middleware that goes on with the answer that a request of another process is part of, in logs and traces."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope.get("headers", ())}
+        with taken_up(headers):
+            await self._app(scope, receive, send)
 
 
 async def own_page(request: Request, go_on: Callable[[Request], Any]) -> Response:

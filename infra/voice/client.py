@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import asdict, replace
@@ -13,12 +14,16 @@ from typing import Any
 import httpx
 
 from infra.errors import Busy, ServiceTrouble, UnderstudyError, UserMistake
+from infra.logs import tell
 from infra.remote import BACK_S, LOOK_S, Gone, Remote, certificates
+from infra.traces import parts, passed_on
 from infra.voice.chat import EVERYBODY, Audience, Finish, Piece, Sampling, Turn, Voice
 from infra.voice.engine import Engine
 
 # A server that says nothing for this long is taken for gone.
 SILENCE_S = 60.0
+
+log = logging.getLogger(__name__)
 
 
 class LocalVoice:
@@ -45,11 +50,22 @@ class LocalVoice:
                 piece = await pieces.get()
                 if isinstance(piece, UnderstudyError):
                     raise piece
+                if piece.finish is not None:
+                    spoken(piece.finish)
                 yield piece
                 if piece.finish is not None:
                     return
         finally:
             self._engine.cancel(running)
+
+
+def spoken(finish: Finish) -> None:
+    """Log what an answer took the engine, and its stages as spans."""
+    took = {"queue_ms": finish.queue_ms, "first_token_ms": finish.first_token_ms, "total_ms": finish.total_ms}
+    counts = {"prompt_tokens": finish.prompt_tokens, "completion_tokens": finish.completion_tokens}
+    tell(log, "the voice spoke", voice=finish.voice, **took, **counts)
+    first = finish.first_token_ms - finish.queue_ms
+    parts({"queue": finish.queue_ms, "first_token": first, "other_tokens": finish.total_ms - finish.first_token_ms})
 
 
 class HttpVoice:
@@ -89,7 +105,7 @@ class HttpVoice:
         try:
             async with (
                 contextlib.nullcontext(self._kept) if self._kept else self._made() as client,
-                client.stream("POST", f"{self._url}/v1/chat/completions", json=body) as response,
+                client.stream("POST", f"{self._url}/v1/chat/completions", json=body, headers=passed_on()) as response,
             ):
                 await refuse_failure(response)
                 async for line in response.aiter_lines():

@@ -227,7 +227,8 @@ def test_a_question_is_answered_with_its_source(twin: Path, up) -> None:
     assert found["outcome"] == "answered"
     assert found["answer"]
     assert found["citations"][0]["text"] == "24 °C, friend. Trust the dough."
-    assert set(found["timings_ms"]) == {"recall", "queue", "first_token", "total"}
+    parts = {"recall_embed", "recall_search", "recall_rank", "recall_graph"}
+    assert set(found["timings_ms"]) == {"journal", "recall", *parts, "queue", "first_token", "total"}
     assert found["voice"] == "smollm2-135m-instruct"
 
 

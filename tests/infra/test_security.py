@@ -75,7 +75,7 @@ def test_pages_from_elsewhere_are_not(address: str, host: str, origin: str | Non
 
 SECRETS = (
     "API__TOKEN", "INDEX__API_KEY", "QUEUE__PASSWORD", "JOURNAL__PASSWORD", "VOICE__TOKEN", "GRAPH__TOKEN", "TEACHER__TOKEN",
-    "JUDGE__TOKEN", "DISCORD__TOKEN", "TELEGRAM__TOKEN", "TELEGRAM__WEBHOOK_SECRET",
+    "JUDGE__TOKEN", "TRACES__TOKEN", "DISCORD__TOKEN", "TELEGRAM__TOKEN", "TELEGRAM__WEBHOOK_SECRET",
 )  # fmt: skip
 
 

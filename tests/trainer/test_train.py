@@ -3,7 +3,7 @@
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -34,7 +34,8 @@ def test_trouble_that_may_pass_is_tried_again(tmp_path: Path, trouble: Understud
     run = runs.claim(made.id, "worker", now=datetime.now(UTC))
     assert run is not None
 
-    trainer.train.conclude(runs, run, cycle)
+    attempt = Attempt(cast(Any, None), runs, run, threading.Event())
+    trainer.train.conclude(attempt, cycle)
 
     assert runs.get(run.id).state == state
     assert runs.get(run.id).error == str(trouble)
