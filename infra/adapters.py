@@ -299,7 +299,7 @@ class AdapterStore:
     def tainted(self, version: str) -> str | None:
         """Why a version may not speak any more, or None."""
         path = self._root / f"{version}.tainted.json"
-        # One that cannot be read taints all the same.
+        # Whatever it says, that it is there is the taint.
         return str(read_object(path).get("reason", "it was marked so")) if path.is_file() else None
 
     def tried(self, version: str, base_sha256: str) -> bool:

@@ -4,8 +4,21 @@ from pathlib import Path
 
 import pytest
 
+from infra.errors import UserMistake
 from tests.fuzz.harness import try_case
-from tests.fuzz.targets import BY_NAME, DISCORD, NOTES, POSTS, TOML, backups_made, lying, update_of, zipped
+from tests.fuzz.targets import (
+    BY_NAME,
+    DISCORD,
+    MANIFEST,
+    NOTES,
+    POSTS,
+    TOML,
+    backups_made,
+    described,
+    lying,
+    update_of,
+    zipped,
+)
 
 
 def lies(name: str, content: bytes) -> tuple[str, bytes]:
@@ -88,3 +101,10 @@ def test_what_was_found_stays_mended(name: str, tmp_path: Path) -> None:
     target, data = FOUND[name]
 
     try_case(BY_NAME[target], data, tmp_path / "room")
+
+
+def test_a_manifest_as_long_as_the_disk_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.backup.MOST_PEEKED", 10)
+
+    with pytest.raises(UserMistake, match="longer than 10 bytes"):
+        described(MANIFEST, tmp_path)
