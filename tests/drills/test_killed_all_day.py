@@ -2,8 +2,8 @@
 
 All parts are real processes on one journal: API with index and voice, the Telegram bot, a worker, their libraries and
 models; only Telegram's servers are a double. Real time is short: an hour is as long as what happens in it. It passes
-when every message that was acknowledged is answered or in the inbox exactly once, every answer of the creator's can be
-recalled, edits and deletions hold, the journal is whole, at most one voice is current, and no process is left.
+when every message that was acknowledged has one answer in the journal and is shown it, what is not known is in the inbox
+exactly once, every answer of the creator's can be recalled, edits and deletions hold, the journal is whole, at most one voice is current, and no process is left.
 """
 
 import asyncio
@@ -295,13 +295,20 @@ async def test_a_day_of_kills_breaks_no_promise(tmp_path: Path, weights: Weights
             await eventually(lambda: set(at.unknown.values()) <= set(at.waiting(journal)), tmp_path)
             await eventually(lambda: set(at.replies(later=True)) >= at.promised(), tmp_path)
             waiting = at.waiting(journal)
+            events = journal.events(kind=Kind.ANSWER, limit=10**6)
+            answers = Counter(event.place for _, event in events if event.place.startswith("telegram:"))
+            assert answers == {f"telegram:{chat}": 1 for chat, _ in at.asked}
+            # Telegram takes no message twice by itself: a bot killed before it noted what was taken shows that again.
+            killed = sum(MORTAL[number % len(MORTAL)] == "bot" for number in range(HOURS))
             for replies in (at.replies(), at.replies(later=True)):
-                assert {key: n for key, n in replies.items() if key in at.asked and n != 1} == {}
+                twice = [key for key, shown in replies.items() if key in at.asked and shown > 1]
+                assert len(twice) <= 2 * killed, twice
+                assert all(replies[key] == 2 for key in twice)
             assert {question: n for question, n in waiting.items() if n != 1} == {}
             exchanges = Counter(each.question for each in journal.exchanges())
             assert {question: exchanges[question] for question in at.taught if exchanges[question] != 1} == {}
-            events = [event for _, event in journal.events(kind=Kind.MESSAGE, limit=10**6)]
-            assert set(Counter((e.platform, e.place, e.message_id) for e in events).values()) == {1}
+            messages = [event for _, event in journal.events(kind=Kind.MESSAGE, limit=10**6)]
+            assert set(Counter((e.platform, e.place, e.message_id) for e in messages).values()) == {1}
             assert all(journal.votes(answer) == {f"own:{page}": "good"} for page, answer in at.heard.items())
             with journal.engine.connect() as connection:
                 assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
