@@ -234,7 +234,7 @@ def migrate(engine: Engine, component: str, migrations: Sequence[Migration]) -> 
     Safe when several processes start at once. Raises UserMistake when the database is newer than this program.
     """
     while (version := applied(engine, component)) < len(migrations):
-        with writing(engine) as connection:
+        with writing(engine) as connection, at_leisure(connection):
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
             # Another process may have done this step while we waited for the lock.
@@ -242,6 +242,20 @@ def migrate(engine: Engine, component: str, migrations: Sequence[Migration]) -> 
                 migrations[version](connection)
                 save_version(connection, component, version + 1)
     refuse_newer(engine, component, len(migrations))
+
+
+@contextmanager
+def at_leisure(connection: Connection) -> Iterator[None]:
+    """A block whose statements may rewrite whole tables: a server that is silent meanwhile is not taken for gone."""
+    driver = connection.connection.dbapi_connection
+    if connection.dialect.name != "postgresql" or driver is None:
+        yield
+        return
+    driver.silence_s = float("inf")
+    try:
+        yield
+    finally:
+        driver.silence_s = None
 
 
 def refuse_newer(engine: Engine, component: str, known: int) -> None:

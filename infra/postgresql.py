@@ -31,18 +31,21 @@ class Silence(psycopg.OperationalError):
 
 
 class Connection(psycopg.Connection[Any]):
-    """psycopg's, with an end to every wait."""
+    """psycopg's, with an end to every wait; who sends a statement that takes its time says so by `silence_s`."""
+
+    silence_s: float | None = None
 
     def wait(self, gen: Generator[Any, Any, Any], *arguments: Any, **named: Any) -> Any:
-        """See psycopg. Raises Silence, with the connection closed, after `SILENCE_S` without a word of the server's."""
+        """See psycopg. Raises Silence, with the connection closed, after so long without a word of the server's."""
         try:
-            return super().wait(noticing(gen), *arguments, **named)
+            limit_s = SILENCE_S if self.silence_s is None else self.silence_s
+            return super().wait(noticing(gen, limit_s), *arguments, **named)
         except Silence:
             self.close()
             raise
 
 
-def noticing(waiting: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+def noticing(waiting: Generator[Any, Any, Any], silence_s: float) -> Generator[Any, Any, Any]:
     """The same wait for a socket; psycopg comes back to it ten times a second, with nothing if nothing was heard."""
     heard = time.monotonic()
     try:
@@ -51,9 +54,9 @@ def noticing(waiting: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
             ready = yield wanted
             if ready:
                 heard = time.monotonic()
-            elif time.monotonic() - heard > SILENCE_S:
+            elif time.monotonic() - heard > silence_s:
                 waiting.close()
-                raise Silence(f"the server has been silent for {SILENCE_S:g} s")
+                raise Silence(f"the server has been silent for {silence_s:g} s")
             wanted = waiting.send(ready)
     except StopIteration as ended:
         return ended.value

@@ -1,8 +1,8 @@
 """A journal as it was at a moment, made again from the events that it had then.
 
 What was forgotten since does not come back: its lines are gone, and its tombstones come over first. Decisions that
-people made since about themselves hold too. Events keep their numbers, and so do the questions of the inbox, since
-cards in chats name them.
+people made since about themselves, and what they deleted on a platform, hold too. Events keep their numbers, and so do
+the questions of the inbox, since cards in chats name them.
 """
 
 import json
@@ -17,7 +17,8 @@ from memory.journal import BATCH, Journal, Writer, event_of
 from memory.messages import Exchange, Kind
 from memory.remember import Touched, derive, pair_again, remember
 
-DECISIONS = (Kind.CHOICE, Kind.CONSENT, Kind.LISTENING)
+# A deletion on the platform is one, too: who takes back a message does not mean until the next restore.
+DECISIONS = (Kind.CHOICE, Kind.CONSENT, Kind.LISTENING, Kind.DELETION)
 # Of the latest answers, so many say who spoke then: a canary has a share of them, and pinned voices theirs.
 ANSWERS = 20
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from infra.database import LOCK_WAIT_S, connect, migrate, reading, writing
+from infra import postgresql
+from infra.database import LOCK_WAIT_S, applied, connect, migrate, reading, writing
 from infra.errors import ServiceTrouble, UserMistake
 from tests.databases import emptied
 
@@ -108,3 +109,17 @@ def test_a_file_that_is_no_database_is_a_sentence(tmp_path: Path) -> None:
 
     with pytest.raises(ServiceTrouble, match="not a database"), writing(connect(f"sqlite:///{tmp_path / 'd.db'}")):
         pass
+
+
+def test_a_migration_takes_its_time_where_nothing_else_may(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that rewrites a large table says nothing for minutes."""
+    monkeypatch.setattr(postgresql, "SILENCE_S", 0.5)
+    engine = connect(emptied(postgres))
+    slowly = sa.text("SELECT pg_sleep(1.5)")
+
+    migrate(engine, "slow", [lambda connection: connection.execute(slowly)])
+
+    assert applied(engine, "slow") == 1
+    with pytest.raises(ServiceTrouble, match="silent for 0.5 s"), writing(engine) as connection:
+        connection.execute(slowly)
+    engine.dispose()

@@ -118,7 +118,7 @@ def test_every_moment_comes_back_as_it_was_without_what_was_forgotten_since(tmp_
         remember(source, [event], creator=CREATOR)
     forget(source, Selection(person=CHARLIE.key), creator=CREATOR, now=NOON + timedelta(days=1))
     left = [event for _, event in source.events()]
-    decisions = [each for each in left if each.kind in {"consent", "choice"}]
+    decisions = [each for each in left if each.kind in {"consent", "choice", "deletion"}]
     assert len(left) == len(events) - 3
 
     for number in (5, 6, 9, 12, 14, 16, 18, 20):
@@ -137,6 +137,7 @@ def test_every_moment_comes_back_as_it_was_without_what_was_forgotten_since(tmp_
         assert found.pop("forgotten") == source.last_forgotten() == 1, "its numbers never come again"
         wanted.pop("forgotten")
         assert found == wanted
+        assert found["deleted"] is None, "a message that was taken back since stays away"
         assert [receipt.receipt for receipt in moment.tombstones()] == [each.receipt for each in source.tombstones()]
         assert remember(moment, events, creator=CREATOR).forgotten == 3
         stopped.close()
