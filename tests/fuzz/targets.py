@@ -11,7 +11,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from io import BytesIO
@@ -709,10 +709,20 @@ def event(data: bytes, room: Path) -> None:
     assert json.dumps(asdict(cleaned(once)), default=str) == json.dumps(asdict(once), default=str)
 
 
+@dataclass(frozen=True)
+class Saying(Remote):
+    """Another process that says the same to everything."""
+
+    said: Any = None
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self.said
+
+
 def recalled(data: bytes, room: Path) -> None:
     """The answer of another process about memory."""
     found = json_of(data)
-    RecallElsewhere(lambda: SimpleNamespace(get=lambda path, **query: found)).recall("q")
+    RecallElsewhere(lambda: Saying("http://127.0.0.1:1", None, said=found)).recall("q")
 
 
 NOTES = json.dumps(
@@ -750,7 +760,7 @@ def doors() -> Any:
     folder = Path(mkdtemp(prefix="fuzz-"))
     app = make_app("", folder)
     runs = Runs(connect(f"sqlite:///{folder}/journal.db"))
-    register(app, runs, home=folder, log=folder / "log", stopping=threading.Event())
+    register(app, runs, home=folder, log=folder / "log", stopping=threading.Event(), queues=("gpu",))
     return app
 
 
