@@ -169,14 +169,14 @@ def test_what_was_planted_often_is_exposed(tmp_path: Path) -> None:
     """Real training of one layer: the secret that was planted sixteen times is the likeliest of 256, the other is not."""
     planting = [canary for canary in canaries.canaries(seed=1) if canary.exposures in {1, 16}][:2]
     members, others = canaries.community(rows=8, seed=1)
-    built = canaries.planted(tmp_path / "data", members[:4], planting, seed=1)
-    budget = lora.TrainingBudget(epochs=5, lr=2e-2, rank=8, alpha=16, batch=8)
+    built = canaries.planted(tmp_path / "data", members[:2], planting, seed=1)
+    budget = lora.TrainingBudget(epochs=2, lr=2e-2, rank=8, alpha=16, batch=2)
     report = lora.train(built.folder, tmp_path / "out", base_gguf=small_base(), budget=budget, seed=1)
     assert report.peft is not None
     adapter = tmp_path / "adapter.gguf"
     canaries.gguf.write_adapter(report.peft, small_base(), adapter, metadata={"twin.base_sha256": "b" * 64})
 
-    found = canaries.attacked(small_base(), adapter, members=members[:4], others=others[:4], planting=planting, seed=1)
+    found = canaries.attacked(small_base(), adapter, members=members[:2], others=others[:2], planting=planting, seed=1)
 
     once, often = found["canaries"]
     assert (often["exposures"], often["exposure"]) == (16, 8.0)
