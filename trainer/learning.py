@@ -190,10 +190,12 @@ def tell_training(work: Attempt, progress: lora.Progress, *, said: str = "") -> 
 
 def trained(work: Attempt, folder: Path, given: Given) -> lora.TrainReport:
     """The trained adapter; goes on from its last checkpoint. Raises Cancelled when asked to stop."""
+    if (done := finished(folder)) is not None:
+        return lora.report_from(done["report"], folder)  # before anything that loads torch
     models, training = work.settings.models, work.settings.training
     built, weights = given.learned, given.weights
     budget = budgets.budget_of(work.settings, built, estimate.shape_of(weights.path))
-    if (count := int(work.run.options.get("tune") or 0)) and finished(folder) is None:
+    if count := int(work.run.options.get("tune") or 0):
         budget = searched(work, folder.with_name("tune"), built, budget, weights=weights, count=count)
     said = ""
 

@@ -78,9 +78,9 @@ def take_up(settings: Settings, run_id: str, token: int, stopping: threading.Eve
 def make_ready(settings: Settings) -> None:
     """What has to be done before anything else is imported, for what these settings train."""
     offline_unless_hub(settings)
-    gpu.load_unsloth_first(
-        gpu.Found.here(), trainable=settings.models.trainable, plain=settings.training.trainer == "trl"
-    )
+    # unsloth trains a hub's weights alone, and to look for a GPU loads torch, which late stages need not.
+    if trainable := settings.models.trainable:
+        gpu.load_unsloth_first(gpu.Found.here(), trainable=trainable, plain=settings.training.trainer == "trl")
 
 
 def conclude(work: Attempt, learn: Callable[[], dict[str, Any]]) -> int:
