@@ -26,9 +26,17 @@ def _offline() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("UNDERSTUDY_") and "_TEST_" not in name]:
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nor any that a test's own `.env` has set, for what comes after it."""
+    for name in our_variables():
         monkeypatch.delenv(name)
+    yield
+    for name in our_variables():
+        del os.environ[name]
+
+
+def our_variables() -> list[str]:
+    return [name for name in os.environ if name.startswith("UNDERSTUDY_") and "_TEST_" not in name]
 
 
 @pytest.fixture(autouse=True, scope="session")

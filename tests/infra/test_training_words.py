@@ -99,7 +99,9 @@ def test_a_run_that_is_training_says_which_trainer_runs(capsys: pytest.CaptureFi
 
 
 def run_of(result: dict[str, object], progress: dict[str, object] | None = None) -> Run:
-    return Run("a", "retrain", "k", "succeeded", "", progress or {}, {}, 1, 1, "", False, "", result, "", "", "")
+    return Run(
+        "a", "retrain", "k", "succeeded", "", progress or {}, {}, 1, 1, "", False, "", result, "", "", "", "gpu", ""
+    )
 
 
 def test_bench_takes_ranks_that_are_numbers(
