@@ -4,7 +4,7 @@
     <store>/<batch>/<name>.json        a parcel: {"parcel", "about", "files": {path: {sha256, bytes}}, "signature"}
 
 A parcel's list comes last, so a parcel that is there is whole, whatever broke on the way. Its signature is HMAC-SHA256
-(RFC 2104) over the list without it, as JSON with sorted keys; it covers the parcel's own name, so that an old one
+(RFC 2104) over the list without it, as ASCII JSON with sorted keys; it covers the parcel's own name, so that an old one
 cannot be passed off as another. Names are never used twice. What is in the files is not encrypted.
 """
 
@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -131,7 +131,7 @@ class Store:
 
     def _signature(self, listed: Mapping[str, Any]) -> str:
         said = {name: value for name, value in listed.items() if name != "signature"}
-        canonical = json.dumps(said, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+        canonical = json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
         return hmac.new(self.key.encode(), canonical, hashlib.sha256).hexdigest()
 
 
@@ -146,11 +146,3 @@ def within(path: str) -> PurePosixPath:
     if not path or parts.is_absolute() or ".." in parts.parts or "\\" in path or "\0" in path:
         raise ServiceTrouble(f"A parcel holds {path!r}, which would lie outside its folder.", permanent=True)
     return parts
-
-
-def files_in(folder: Path, *names: str) -> Iterator[tuple[str, Path]]:
-    """The plain files below these folders of `folder`, by their paths in it."""
-    for name in names:
-        for path in sorted((folder / name).rglob("*")):
-            if path.is_file() and not path.is_symlink():
-                yield path.relative_to(folder).as_posix(), path

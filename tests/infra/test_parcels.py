@@ -140,7 +140,7 @@ def test_what_is_not_signed_with_the_key_is_not_used(files: dict[str, Path], tmp
         listed.write_text(right)
     with pytest.raises(ServiceTrouble, match="is not signed"):
         replace(store, key="another-key-than-ours").look(NAME)
-    for junk in ("[]", "{", '"x"', "null", "{}"):
+    for junk in ("[]", "{", '"x"', "null", "{}", '{"about": "\\ud800"}'):
         listed.write_text(junk)
         with pytest.raises(ServiceTrouble):
             store.look(NAME)
